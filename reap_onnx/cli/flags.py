@@ -1,0 +1,148 @@
+"""Arguments and flags that several verbs share, and what becomes of their text."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from reap_onnx.data.images import PRESETS, ImageOptions
+from reap_onnx.errors import UsageError
+
+_DATA, _IMAGES, _OUTPUT = "Samples", "Images", "Output"
+
+Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model; it is never changed.")]
+Data: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="Samples: a .npz or .npy file, a folder of images, test_data_set_* folders, a polygraphy JSON of inputs, "
+        "script.py:function, or random.",
+        rich_help_panel=_DATA,
+    ),
+]
+Samples: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--samples", min=1, metavar="N", help="Use N of the samples; all by default.", rich_help_panel=_DATA),
+]
+Seed: TypeAlias = Annotated[
+    int, typer.Option("--seed", min=0, metavar="N", help="Seed of every random choice.", rich_help_panel=_DATA)
+]
+Batch: TypeAlias = Annotated[
+    int, typer.Option("--batch", min=1, metavar="N", help="Samples in one run of the model.", rich_help_panel=_DATA)
+]
+Providers: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="Execution provider of onnxruntime, or a part of its name; repeatable, the preferred one first; "
+        "cpu by default.",
+    ),
+]
+Preset: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--preset", metavar="NAME", help=f"Usual recipe: {', '.join(PRESETS)}.", rich_help_panel=_IMAGES),
+]
+Mean: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--mean", metavar="R,G,B", help="Subtracted from pixel / 255; one or three numbers.", rich_help_panel=_IMAGES
+    ),
+]
+Std: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--std", metavar="R,G,B", help="Divides what --mean leaves; one or three numbers.", rich_help_panel=_IMAGES
+    ),
+]
+Size: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="H,W",
+        help="Pixels, one number for a square; the model's by default.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+Crop: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--crop",
+        metavar="SHARE",
+        help="Share kept by the centre crop, as 0.875; 0 for no crop.",
+        rich_help_panel=_IMAGES,
+    ),
+]
+Layout: TypeAlias = Annotated[
+    str | None, typer.Option("--layout", metavar="NAME", help="nchw or nhwc.", rich_help_panel=_IMAGES)
+]
+Color: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--color", metavar="NAME", help="What the model reads: rgb, bgr or gray.", rich_help_panel=_IMAGES),
+]
+Freeze: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze",
+        metavar="GLOB",
+        help="Leave alone what nodes with such names make; repeatable, as '/head/*'.",
+        rich_help_panel="Limits",
+    ),
+]
+Output: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Where the pruned model goes.", rich_help_panel=_OUTPUT),
+]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace files that exist.", rich_help_panel=_OUTPUT)]
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON instead of tables.", rich_help_panel=_OUTPUT)
+]
+Quiet: TypeAlias = Annotated[
+    bool, typer.Option("-q", "--quiet", help="No progress on stderr.", rich_help_panel=_OUTPUT)
+]
+
+
+def image_options(
+    *,
+    preset: str | None,
+    mean: str | None,
+    std: str | None,
+    size: str | None,
+    crop: float | None,
+    layout: str | None,
+    color: str | None,
+) -> ImageOptions:
+    """Image flags as options.
+
+    Raises
+    ------
+    UsageError
+        A text is not made of numbers, or the numbers fit no recipe.
+    """
+    return ImageOptions(
+        preset=preset,
+        mean=None if mean is None else _numbers("mean", mean),
+        std=None if std is None else _numbers("std", std),
+        size=None if size is None else _pixels(size),
+        crop=crop,
+        layout=layout,
+        color=color,
+    )
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--{flag} {text!r} is not made of numbers", "part them by commas: 0.5,0.5,0.5") from None
+
+
+def _pixels(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text)
+    if match is None:
+        raise UsageError(f"--size {text!r} is not a height and a width", "one or two numbers of pixels: 224 or 224,320")
+    return int(match[1]), int(match[2] or match[1])

@@ -1,0 +1,102 @@
+"""MACs and parameters: of the whole model, and as functions of the widths."""
+
+from __future__ import annotations
+
+import numpy as np
+from reap_onnx.numerics.allocate import BilinearCost
+
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.groups import Group
+from reap_onnx.graph.trace import Trace
+from reap_onnx.model.network import Network, Node
+
+
+def count_macs(network: Network) -> int:
+    """Multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul at batch 1, nothing else."""
+    return round(sum(node_macs(network, node) for node in network.nodes))
+
+
+def node_macs(network: Network, node: Node) -> float:
+    """Multiply-accumulates of one node at batch 1; 0 for any other operator."""
+    if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.outputs[0] in network.constants:
+        return 0.0
+    data, weight, output = (network.shapes[n] for n in (node.inputs[0], node.inputs[1], node.outputs[0]))
+    if node.op in ("Conv", "ConvTranspose"):
+        spatial = output[2:] if node.op == "Conv" else data[2:]
+        macs = np.prod(weight, dtype=float) * np.prod(spatial, dtype=float) * output[0]
+    else:
+        inner = data[0] if node.op == "Gemm" and node.attributes.get("transA", 0) else data[-1]
+        macs = np.prod(output, dtype=float) * inner
+    return float(macs) / network.batch
+
+
+def count_params(network: Network) -> int:
+    """Elements of floating-point constants that the graph's nodes read, each tensor once."""
+    return sum(network.constants[name].size for name in _parameters(network))
+
+
+def _parameters(network: Network) -> list[str]:
+    """Names of the floating-point constants that computing nodes read."""
+    read = {n for node in network.nodes if node.outputs[0] not in network.constants for n in node.inputs if n}
+    return sorted(n for n in read if n in network.constants and np.issubdtype(network.dtypes[n], np.floating))
+
+
+def macs_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
+    """MACs as a function of the units kept in each group."""
+    weights = [(layer.uses, trace.cuts[layer.weight], _shape(trace, layer.weight)) for layer in trace.layers]
+    fixed = sum(node_macs(trace.network, node) for node in trace.network.nodes)
+    fixed -= sum(uses * np.prod(shape, dtype=float) for uses, _, shape in weights)
+    return _bilinear(trace, groups, weights, fixed)
+
+
+def params_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
+    """Parameters as a function of the units kept in each group."""
+    names = _parameters(trace.network)
+    slots = [next((s for s in trace.network.slots(name) if s in trace.cuts), None) for name in names]
+    cut = [(1.0, trace.cuts[slot], _shape(trace, slot)) for slot in slots if slot is not None]
+    fixed = float(sum(trace.network.constants[n].size for n, slot in zip(names, slots, strict=True) if slot is None))
+    return _bilinear(trace, groups, cut, fixed)
+
+
+def _shape(trace: Trace, slot: tuple[int, int]) -> tuple[int, ...]:
+    return trace.shape(trace.network.nodes[slot[0]].inputs[slot[1]])
+
+
+def _bilinear(
+    trace: Trace,
+    groups: list[Group],
+    tensors: list[tuple[float, dict[int, Labels], tuple[int, ...]]],
+    fixed: float,
+) -> BilinearCost:
+    """Sum of factor * (size of one axis) * (size of another), the axes being counted by the groups on them."""
+    owner = {int(root): g for g, group in enumerate(groups) for root in group.units}
+    factors, sides = [fixed], [[_side(None, owner, groups, trace)] * 2]
+    for uses, axes, shape in tensors:
+        cut = list(axes.items())[:2]
+        rest = np.prod([size for axis, size in enumerate(shape) if axis not in dict(cut)], dtype=float)
+        factors.append(uses * rest)
+        vectors = [vector for _, vector in cut] + [None] * (2 - len(cut))
+        sides.append([_side(vector, owner, groups, trace) for vector in vectors])
+    first, second = zip(*sides, strict=True)
+    return BilinearCost(
+        factor=np.array(factors),
+        in_fixed=np.array([constant for constant, _ in first]),
+        in_per_unit=np.array([slope for _, slope in first]).reshape(len(factors), len(groups)),
+        out_fixed=np.array([constant for constant, _ in second]),
+        out_per_unit=np.array([slope for _, slope in second]).reshape(len(factors), len(groups)),
+    )
+
+
+def _side(vector: Labels | None, owner: dict[int, int], groups: list[Group], trace: Trace) -> tuple[float, np.ndarray]:
+    """Size of an axis: a constant part, and elements per unit of each group."""
+    slope = np.zeros(len(groups))
+    if vector is None:
+        return 1.0, slope
+    constant = 0
+    roots, counts = np.unique(trace.channels.roots(vector), return_counts=True)
+    for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
+        if root in owner:
+            slope[owner[root]] += count / len(groups[owner[root]].units)
+        else:
+            constant += count
+    return float(constant), slope

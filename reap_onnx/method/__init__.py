@@ -1,0 +1,1 @@
+"""REAP on a network: error paths of its groups, widths under a budget, sequential refit."""

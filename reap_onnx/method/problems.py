@@ -1,0 +1,104 @@
+"""From normal equations and labels to the problems that the numerics solve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.groups import Group
+from reap_onnx.graph.layer import Layer
+from reap_onnx.graph.trace import Trace
+from reap_onnx.model.network import Slot
+from reap_onnx.numerics.gram import Normal
+from reap_onnx.numerics.path import Problem, ridge_of
+from reap_onnx.numerics.refit import refit
+from reap_onnx.runtime.statistics import Tap
+
+RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
+
+
+def column_labels(trace: Trace, tap: Tap) -> Labels:
+    """Representative label of every column of a layer's blocks, (B, D); 0 for the intercept."""
+    assert tap.layer.geometry is not None
+    columns = trace.channels.roots(tap.layer.geometry.columns(tap.layer.inputs))
+    return np.pad(columns, ((0, 0), (0, 1))) if tap.intercept else columns
+
+
+def group_problems(
+    trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, removed: Labels
+) -> list[Problem]:
+    """The problems of one layer in which the units of ``group`` compete; columns of ``removed`` channels are gone.
+
+    The weight makes errors relative to the variance of the layer's target, so that layers can be added up.
+    Features that are removed themselves do not count.
+    """
+    assert tap.layer.geometry is not None
+    order = np.argsort(group.units)
+    variance = sum(normal.variance for normal in normals)
+    labels = column_labels(trace, tap)
+    blocks = len(normals)
+    features = np.isin(trace.channels.roots(tap.layer.features), removed).reshape(blocks, -1)
+    problems = []
+    for block, normal in enumerate(normals):
+        alive = ~np.isin(labels[block], removed)
+        at = np.searchsorted(group.units, labels[block][alive], sorter=order).clip(max=len(order) - 1)
+        units = np.where(group.units[order[at]] == labels[block][alive], order[at], -1)
+        problems.append(
+            Problem(
+                gram=normal.gram[np.ix_(alive, alive)] / normal.rows,
+                cross=normal.cross[alive][:, ~features[block]] / normal.rows,
+                units=units,
+                weight=1.0 / variance if variance > 0 else 0.0,
+            )
+        )
+    return problems
+
+
+def refitted(trace: Trace, tap: Tap, normals: Sequence[Normal], removed: Labels) -> dict[Slot, np.ndarray]:
+    """New weight and intercept of a layer that has lost the channels ``removed``, in their original shapes.
+
+    Columns of removed channels are zero. Output features that the target barely depends on keep their weights.
+    """
+    layer, target = tap.layer, tap.target
+    assert layer.geometry is not None
+    old_weight = trace.network.constants[layer.node.inputs[layer.weight.input]]
+    old = layer.geometry.matrix(old_weight.astype(float))
+    labels = column_labels(trace, tap)
+    scale = target.scale.reshape(len(normals), 1, -1)
+    new, shift = np.zeros_like(old), target.shift.copy().reshape(len(normals), -1)
+    for block, normal in enumerate(normals):
+        keep = ~np.isin(labels[block], removed)
+        prior = old[block] * scale[block]
+        if tap.intercept:
+            prior = np.concatenate([prior, shift[block][None]])
+        gram, cross = normal.gram / normal.rows, normal.cross / normal.rows
+        solution = np.zeros_like(prior)
+        solution[keep] = refit(gram, cross, keep, ridge_of(gram, RIDGE), prior, intercept=tap.intercept)
+        new[block] = solution[: old.shape[1]]
+        if tap.intercept:
+            shift[block] = solution[-1]
+    seen = np.abs(scale) > 1e-8 * np.abs(scale).max()
+    gone = np.isin(labels[:, : old.shape[1]], removed)[:, :, None]
+    new = np.where(seen, new / np.where(seen, scale, 1.0), np.where(gone, 0.0, old))
+    slots = {layer.weight: layer.geometry.weight(new, old_weight)}
+    if target.intercept is not None:
+        slots |= _intercept(tap, shift.reshape(-1), seen.reshape(-1))
+    return slots
+
+
+def _intercept(tap: Tap, shift: np.ndarray, seen: np.ndarray) -> dict[Slot, np.ndarray]:
+    """The intercept written where the target says it can be."""
+    intercept = tap.target.intercept
+    assert intercept is not None
+    change = np.where(seen, (shift - tap.target.shift) / intercept.scale, 0.0)
+    value = intercept.value.astype(float) + change.reshape(intercept.value.shape)
+    dtype = intercept.value.dtype if tap.layer.has_bias else np.float32
+    return {intercept.slot: value.astype(dtype)}
+
+
+def layers_to_refit(groups: Sequence[Group]) -> list[Layer]:
+    """Layers that read any of these groups and can be refitted, in the order of the graph."""
+    found = {layer.node.index: layer for group in groups for layer in group.readers if layer.geometry is not None}
+    return [found[index] for index in sorted(found)]

@@ -1,0 +1,117 @@
+"""The sequential refit: each layer repairs, as well as it can, what the layers before it have lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from reap_onnx.data.dataset import Dataset
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.groups import Group
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
+from reap_onnx.method.select import GroupPath
+from reap_onnx.model.edit import with_constants
+from reap_onnx.model.network import Network, Slot
+from reap_onnx.numerics.gram import Normal
+from reap_onnx.numerics.path import removal_path
+from reap_onnx.options import PruneOptions
+from reap_onnx.runtime.statistics import Tap, collect
+
+
+def reconstruct(
+    trace: Trace,
+    paths: Sequence[GroupPath],
+    kept: Sequence[int],
+    taps: Mapping[int, Tap],
+    dataset: Dataset,
+    options: PruneOptions,
+    rows: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Choose the channels at the given widths and refit every layer that lost some, in topological order.
+
+    1. A layer's input comes from the network as pruned so far, its target from the original one; where its
+       branch ends in an Add, the target is the original sum less the other operand as it is by now.
+    2. Channels that only one layer reads are chosen anew on that layer's present input. Channels that
+       several layers read keep the order found on the original network.
+    3. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
+
+    Returns
+    -------
+    removed, weights
+        Labels of the removed channels; new constants by slot, in their original shapes.
+    """
+    cut = [(path, k) for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
+    removed = {path.group.name: path.removed(k) for path, k in cut}
+    left = {path.group.name: k for path, k in cut}
+    groups = [path.group for path, _ in cut]
+    weights: dict[Slot, np.ndarray] = {}
+    network = trace.network
+    refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
+    for wave in _waves(network, refits):
+        statistics = collect(
+            network.proto,
+            with_constants(network, weights),
+            wave,
+            dataset,
+            batch=options.batch,
+            rows=rows,
+            seed=options.seed,
+            providers=options.providers,
+        )
+        for tap in wave:
+            normals = statistics[tap.layer.node.index]
+            for group in groups:
+                if layers_to_refit([group]) == [tap.layer]:
+                    others = _all({name: units for name, units in removed.items() if name != group.name})
+                    removed[group.name] = _choose(trace, tap, normals, group, others, left[group.name])
+            weights |= refitted(trace, tap, normals, _all(removed))
+            advance(1)
+    return _all(removed), weights
+
+
+def _all(removed: Mapping[str, Labels]) -> Labels:
+    return np.concatenate([np.zeros(0, np.int64), *removed.values()])
+
+
+def _choose(
+    trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, others: Labels, kept: int
+) -> Labels:
+    problems = group_problems(trace, tap, normals, group, others)
+    return group.units[removal_path(problems, len(group.units), RIDGE, stop=kept).order]
+
+
+def _tap(network: Network, tap: Tap, groups: Sequence[Group]) -> Tap:
+    """The tap with its target after the Add, where the other operand is final by the time the layer is refitted."""
+    if not tap.target.other:
+        return tap
+    before = _ancestors(network, tap.target.other)
+    later = [layer.node.index for layer in layers_to_refit(groups) if layer.node.index in before]
+    return Tap(tap.layer, tap.target, residual=all(index < tap.layer.node.index for index in later))
+
+
+def _waves(network: Network, taps: Sequence[Tap]) -> Iterator[list[Tap]]:
+    """Taps in topological order, in runs that do not depend on each other."""
+    wave: list[Tap] = []
+    for tap in taps:
+        before = _ancestors(network, tap.layer.data) | (_ancestors(network, tap.other) if tap.other else set())
+        if any(earlier.layer.node.index in before for earlier in wave):
+            yield wave
+            wave = []
+        wave.append(tap)
+    if wave:
+        yield wave
+
+
+def _ancestors(network: Network, tensor: str) -> set[int]:
+    """Indices of all nodes that a tensor is computed from."""
+    found: set[int] = set()
+    pending = [tensor]
+    while pending:
+        node = network.producer.get(pending.pop())
+        if node is not None and node.index not in found:
+            found.add(node.index)
+            pending.extend(name for name in (*node.inputs, *node.captured) if name)
+    return found

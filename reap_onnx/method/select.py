@@ -1,0 +1,129 @@
+"""How many channels of each group go: error paths, sensitivity of the outputs, allocation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from reap_onnx.data.dataset import Dataset
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.groups import Group
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
+from reap_onnx.model.edit import with_constants
+from reap_onnx.model.network import Slot
+from reap_onnx.numerics.allocate import Curve
+from reap_onnx.numerics.gram import Normal
+from reap_onnx.numerics.path import Path, removal_path
+from reap_onnx.options import PruneOptions
+from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.statistics import Tap
+
+Statistics = Mapping[int, list[Normal]]
+"""Normal equations of each layer's blocks, by the index of its node."""
+
+_NONE: Labels = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class GroupPath:
+    """A group, the order in which its units go, and the error after each; ``weight`` is what its error costs."""
+
+    group: Group
+    path: Path
+    weight: float = 1.0
+
+    def removed(self, kept: int) -> Labels:
+        """Labels of the units that are gone when ``kept`` are left."""
+        return self.group.units[self.path.order[: len(self.group.units) - kept]]
+
+
+def error_paths(
+    trace: Trace,
+    groups: Sequence[Group],
+    taps: Mapping[int, Tap],
+    statistics: Statistics,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[GroupPath]:
+    """The removal path of every group, all other groups being whole.
+
+    The error of a path is the sum, over the layers that read the group, of the growth of the squared error
+    relative to the variance of the layer's target.
+    """
+    paths = []
+    for group in groups:
+        problems = [
+            problem
+            for layer in layers_to_refit([group])
+            for problem in group_problems(trace, taps[layer.node.index], statistics[layer.node.index], group, _NONE)
+        ]
+        paths.append(GroupPath(group, removal_path(problems, len(group.units), RIDGE)))
+        advance(1)
+    return paths
+
+
+class Sensitivity:
+    """What the error of a group does to the outputs of the network.
+
+    A group alone is cut to half of its units and its readers are refitted; the relative squared error of the
+    outputs, per unit of the group's own error, is its weight (after Kamma, Inoue & Wada, PRO, 2022).
+
+    Parameters
+    ----------
+    trace, taps, statistics
+        As for :func:`error_paths`.
+    dataset
+        Samples to measure with.
+    options
+        Batch size and providers.
+    """
+
+    def __init__(
+        self, trace: Trace, taps: Mapping[int, Tap], statistics: Statistics, dataset: Dataset, options: PruneOptions
+    ) -> None:
+        self._trace, self._taps, self._statistics = trace, taps, statistics
+        self._dataset, self._options = dataset, options
+        self._reference = self._outputs(trace.network.proto)
+
+    def weigh(self, path: GroupPath) -> GroupPath:
+        """The same path with its weight measured; a path without error keeps its weight of 1."""
+        cut = min(len(path.path.order), max(1, len(path.group.units) // 2))
+        error = float(path.path.errors[cut])
+        if error <= 0:
+            return path
+        removed = path.path.order[:cut]
+        weights: dict[Slot, np.ndarray] = {}
+        for layer in layers_to_refit([path.group]):
+            index = layer.node.index
+            weights |= refitted(self._trace, self._taps[index], self._statistics[index], path.group.units[removed])
+        damage = self._damage(with_constants(self._trace.network, weights))
+        return replace(path, weight=damage / error)
+
+    def _outputs(self, model: onnx.ModelProto) -> dict[str, np.ndarray]:
+        session = Session(model, self._options.providers)
+        runs = [session.run(feeds) for feeds in self._dataset.batches(session.batch or self._options.batch)]
+        floats = [n for n in session.outputs if isinstance(runs[0][n], np.ndarray) and runs[0][n].dtype.kind == "f"]
+        return {name: np.concatenate([np.ravel(run[name]) for run in runs]).astype(float) for name in floats}
+
+    def _damage(self, model: onnx.ModelProto) -> float:
+        """Squared error of the outputs relative to their variance, the mean over the outputs."""
+        shares = []
+        for name, values in self._outputs(model).items():
+            reference = self._reference[name]
+            spread = float(((reference - reference.mean()) ** 2).sum())
+            if values.shape == reference.shape and spread > 0:
+                shares.append(float(((values - reference) ** 2).sum()) / spread)
+        return float(np.mean(shares)) if shares else 1.0
+
+
+def curve(path: GroupPath, options: PruneOptions) -> Curve:
+    """What the allocation is told about a group: its weighted error path, steps and smallest width."""
+    units = len(path.group.units)
+    channels = path.group.channels
+    step = options.round_to // math.gcd(options.round_to, channels)
+    least = max(1, math.ceil(options.min_channels / channels), units - math.floor(units * options.max_cut + 1e-9))
+    return Curve(units, path.weight * path.path.errors, step=step, least=min(units, least))

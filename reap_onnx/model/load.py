@@ -1,0 +1,92 @@
+"""Read a model: one clear line for everything that can be wrong with the file."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from reap_onnx.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and where it came from.
+
+    Parameters
+    ----------
+    model
+        The model, external data loaded.
+    name
+        Path as given, or "model in memory".
+    sha256
+        Of the serialised model with all its data, hexadecimal.
+    external
+        Whether its weights were in files of their own.
+    path
+        The file; None for a model in memory.
+    """
+
+    model: onnx.ModelProto
+    name: str
+    sha256: str
+    external: bool
+    path: Path | None
+
+
+def load_model(source: str | Path | onnx.ModelProto) -> Source:
+    """Read and check a model.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, cut short, no ONNX model, or not valid.
+    """
+    if isinstance(source, onnx.ModelProto):
+        _check(source, "model in memory")
+        return Source(source, "model in memory", _digest(source), False, None)
+    path = Path(source)
+    model = _read(path)
+    _check(model, str(path))
+    external = any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
+    if external:
+        try:
+            onnx.load_external_data_for_model(model, str(path.parent))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{path}: external data cannot be read: {reason}", "keep its files beside it") from error
+    return Source(model, str(path), _digest(model), external, path)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such file", "check the path of the model") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}", "give the path of an .onnx file") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX model, or cut short", "is the download or export complete?") from error
+    if not model.ir_version or not model.graph.node:
+        raise ModelError(f"{path}: not an ONNX model: it has no graph", "give an .onnx file of a trained network")
+    return model
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{name}: not a valid ONNX model: {reason}", "does onnx.checker accept it?") from error
+
+
+def _digest(model: onnx.ModelProto) -> str:
+    digest = hashlib.sha256()
+    digest.update(model.SerializeToString(deterministic=True))
+    return digest.hexdigest()

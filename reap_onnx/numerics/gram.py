@@ -1,0 +1,157 @@
+"""The normal equations of a least-squares problem, gathered as sums: all that the data leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import blas
+
+Doubles = npt.NDArray[np.float64]
+
+_CHUNK = 8192  # rows summed in float32 before they go into the float64 sums
+_LARGEST = 1e15  # a chunk of products of such values still fits into float32
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Sums over the rows of ``X`` (rows x D) and ``Y`` (rows x M).
+
+    With an intercept the last column of ``X`` is the constant 1. Divide by ``rows`` for the means
+    ``G = X'X / n`` and ``B = X'Y / n``.
+
+    Parameters
+    ----------
+    gram : (D, D) float64
+        Sum of ``x x'``.
+    cross : (D, M) float64
+        Sum of ``x y'``.
+    square, total : (M,) float64
+        Sums of ``y ** 2`` and of ``y``.
+    rows
+        Number of rows summed.
+    """
+
+    gram: Doubles
+    cross: Doubles
+    square: Doubles
+    total: Doubles
+    rows: int
+
+    def merge(self, other: Normal) -> Normal:
+        """Return the sums over the rows of both.
+
+        Raises
+        ------
+        ValueError
+            The two have different shapes.
+        """
+        if self.cross.shape != other.cross.shape:
+            raise ValueError(f"sums of shape {self.cross.shape} and {other.cross.shape} cannot be merged")
+        return Normal(
+            self.gram + other.gram,
+            self.cross + other.cross,
+            self.square + other.square,
+            self.total + other.total,
+            self.rows + other.rows,
+        )
+
+    @property
+    def variance(self) -> float:
+        """Mean squared distance of ``y`` from its mean, summed over the features; 0 without rows."""
+        if self.rows == 0:
+            return 0.0
+        mean = self.total / self.rows
+        return float(np.maximum(self.square / self.rows - mean * mean, 0.0).sum())
+
+
+class Accumulator:
+    """Adds rows to the sums of a :class:`Normal`.
+
+    Products are made in float32, about the mean of the first rows (sums of products far from zero would drown what
+    varies in rounding), and go into float64 sums every few thousand rows; the shift is undone in :meth:`result`.
+
+    Parameters
+    ----------
+    columns, features
+        Width of ``x`` (without the constant) and of ``y``.
+    intercept
+        Append the constant 1 as the last column: ``D = columns + 1`` instead of ``D = columns``.
+    """
+
+    def __init__(self, columns: int, features: int, intercept: bool) -> None:
+        self._intercept = intercept
+        self._rows = 0
+        self._pending = 0
+        self._x_shift = np.zeros(columns, np.float32)
+        self._y_shift = np.zeros(features, np.float32)
+        self._x_sum = np.zeros(columns)
+        self._y_sum = np.zeros(features)
+        self._square = np.zeros(features)
+        self._gram = np.zeros((columns, columns), order="F")
+        self._cross = np.zeros((columns, features), order="F")
+        self._gram_part = np.zeros((columns, columns), np.float32, order="F")
+        self._cross_part = np.zeros((columns, features), np.float32, order="F")
+
+    def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+        """Add ``x`` (n, columns) and ``y`` (n, features), float32.
+
+        Raises
+        ------
+        ValueError
+            The shapes are not those promised, or a value is not finite or beyond 1e15.
+        """
+        columns, features = self._cross.shape
+        if x.shape != (len(x), columns) or y.shape != (len(x), features):
+            raise ValueError(f"rows of shape {x.shape} and {y.shape} where (n, {columns}) and (n, {features}) are due")
+        for name, values in (("x", x), ("y", y)):
+            if not np.abs(values).max(initial=0.0) < _LARGEST:
+                raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
+        if self._rows == 0 and len(x):
+            self._x_shift = x[:_CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._y_shift = y[:_CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
+        start = 0
+        while start < len(x):
+            stop = min(len(x), start + _CHUNK - self._pending)
+            self._add_chunk(x[start:stop], y[start:stop])
+            start = stop
+
+    def result(self) -> Normal:
+        """Return the sums so far; more rows may be added afterwards."""
+        self._flush()
+        n = self._rows
+        mean_x, mean_y = self._x_shift.astype(np.float64), self._y_shift.astype(np.float64)
+        x_total, y_total = self._x_sum + n * mean_x, self._y_sum + n * mean_y
+        lower = np.tril(self._gram + np.outer(self._x_sum, mean_x) + np.outer(mean_x, x_total))
+        gram = lower + np.tril(lower, -1).T
+        cross = self._cross + np.outer(self._x_sum, mean_y) + np.outer(mean_x, y_total)
+        if self._intercept:
+            gram = np.block([[gram, x_total[:, None]], [x_total[None, :], np.full((1, 1), float(n))]])
+            cross = np.vstack([cross, y_total])
+        square = self._square + 2 * mean_y * self._y_sum + n * mean_y * mean_y
+        return Normal(gram, np.ascontiguousarray(cross), square, y_total, n)
+
+    def _add_chunk(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+        dx = np.ascontiguousarray(x - self._x_shift, np.float32)
+        dy = np.ascontiguousarray(y - self._y_shift, np.float32)
+        self._x_sum += dx.sum(axis=0, dtype=np.float64)
+        self._y_sum += dy.sum(axis=0, dtype=np.float64)
+        self._square += np.square(dy, dtype=np.float64).sum(axis=0)
+        if dx.size:
+            self._gram_part = blas.ssyrk(1.0, dx.T, beta=1.0, c=self._gram_part, lower=1, overwrite_c=1)
+        if dx.size and dy.size:
+            self._cross_part = blas.sgemm(1.0, dx.T, dy.T, beta=1.0, c=self._cross_part, trans_b=1, overwrite_c=1)
+        self._rows += len(dx)
+        self._pending += len(dx)
+        if self._pending >= _CHUNK:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Move the float32 products into the float64 sums."""
+        self._gram += self._gram_part
+        self._cross += self._cross_part
+        self._gram_part[...] = 0
+        self._cross_part[...] = 0
+        self._pending = 0

@@ -1,0 +1,168 @@
+"""Convolutions of any rank: they mix channels, within groups where they have groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reap_onnx.graph.channels import Labels, on_axis
+from reap_onnx.graph.layer import Layer
+from reap_onnx.model.network import Node, Slot
+from reap_onnx.numerics.rows import Window, conv_rows, conv_transpose_rows, feature_rows
+from reap_onnx.ops.registry import rule
+
+if TYPE_CHECKING:
+    from reap_onnx.graph.surgery import Surgeon
+    from reap_onnx.graph.trace import Trace
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Rows of a convolution with ``groups`` blocks (see ``reap_onnx.graph.layer.Geometry``)."""
+
+    window: Window
+    groups: int
+    transposed: bool
+    feature_axis: int = 1
+
+    def positions(self, output: tuple[int, ...]) -> int:
+        """Output positions of one sample."""
+        return int(np.prod(output[2:]))
+
+    def rows(self, x: np.ndarray, positions: np.ndarray, output: tuple[int, ...], block: int) -> np.ndarray:
+        """im2col rows of one block at sampled positions, (N * P, C / groups * K)."""
+        size = x.shape[1] // self.groups
+        part = x[:, block * size : (block + 1) * size]
+        if self.transposed:
+            return conv_transpose_rows(part, self.window, output[2:], positions)
+        return conv_rows(part, self.window, positions)
+
+    def targets(self, y: np.ndarray, positions: np.ndarray, block: int) -> np.ndarray:
+        """Features of one block at sampled positions, (N * P, M / groups)."""
+        size = y.shape[1] // self.groups
+        return feature_rows(y[:, block * size : (block + 1) * size], positions)
+
+    def matrix(self, weight: np.ndarray) -> np.ndarray:
+        """ONNX weight -> (groups, C / groups * K, M / groups)."""
+        g, taps = self.groups, int(np.prod(weight.shape[2:]))
+        if self.transposed:  # (C, M / g, *kernel)
+            blocks = weight.reshape(g, weight.shape[0] // g, weight.shape[1], taps).transpose(0, 1, 3, 2)
+        else:  # (M, C / g, *kernel)
+            blocks = weight.reshape(g, weight.shape[0] // g, weight.shape[1], taps).transpose(0, 2, 3, 1)
+        return blocks.reshape(g, -1, blocks.shape[-1])
+
+    def weight(self, matrix: np.ndarray, like: np.ndarray) -> np.ndarray:
+        """(groups, C / groups * K, M / groups) -> ONNX weight."""
+        taps = int(np.prod(like.shape[2:]))
+        blocks = matrix.reshape(self.groups, -1, taps, matrix.shape[-1])
+        order = (0, 1, 3, 2) if self.transposed else (0, 3, 1, 2)
+        return np.ascontiguousarray(blocks.transpose(order).reshape(like.shape).astype(like.dtype))
+
+    def columns(self, vector: Labels) -> Labels:
+        """Labels of input channels (C,) -> of columns (groups, C / groups * K)."""
+        taps = int(np.prod(self.window.kernel))
+        return np.repeat(vector.reshape(self.groups, -1), taps, axis=1)
+
+
+def _rewrite_groups(node: Node, surgeon: Surgeon) -> None:
+    """Whole groups may be gone."""
+    groups = node.attributes.get("group", 1)
+    if groups == 1:
+        return
+    channels = surgeon.trace.shape(node.inputs[0])[1]
+    if groups >= channels // groups:
+        left = int(surgeon.mask(node.inputs[0], 1).sum()) * groups // channels
+        surgeon.set_attribute(node, "group", left)
+
+
+@rule("Conv", "ConvTranspose", rewrite=_rewrite_groups, limits="constant weight; groups shrink alike or go whole")
+def conv(node: Node, trace: Trace) -> None:
+    """Channels in, new channels out.
+
+    1. One group: every channel read is free, every channel made is new.
+    2. Fewer groups than channels in a group: groups stay and shrink alike, so that channel ``j`` of
+       every group comes and goes with channel ``j`` of the others, before and after.
+    3. Otherwise (depthwise is the limit): whole groups go, their channels in and out together.
+    """
+    data, weight = node.inputs[0], trace.constant(node.inputs[1])
+    channels = trace.vector(data, 1)
+    if weight is None or channels is None:
+        trace.freeze(node, "its weight is computed" if weight is None else "channels do not lie on axis 1")
+        return
+    if node.input(2) and trace.constant(node.input(2)) is None:
+        trace.freeze(node, "its bias is computed")
+        return
+    groups, count = node.attributes.get("group", 1), trace.shape(node.outputs[0])[1]
+    whole = groups > 1 and groups >= len(channels) // groups
+    if whole:
+        _tie_blocks(trace, channels, groups)
+        features = np.repeat(trace.channels.roots(channels).reshape(groups, -1)[:, 0], count // groups)
+    else:
+        trace.channels.tie(channels.reshape(groups, -1), channels.reshape(groups, -1)[:1])
+        if groups > 1:
+            _freeze_mixed(trace, channels.reshape(groups, -1).T, node)
+        features = np.tile(trace.make(node, count // groups), groups)
+    channels = trace.channels.roots(channels)
+    transposed = node.op == "ConvTranspose"
+    first_axis, second_axis = (channels, features) if transposed else (features, channels)
+    cut = {0: first_axis} if whole else {0: first_axis, 1: second_axis.reshape(groups, -1)[0]}
+    trace.cut(Slot(node.index, 1), cut)
+    bias = Slot(node.index, 2)
+    trace.cut(bias, {0: features})
+    uses = (
+        np.prod(trace.shape(data if transposed else node.outputs[0])[2:]) * trace.shape(data)[0] / trace.network.batch
+    )
+    geometry = None if whole else ConvGeometry(_window(node, trace), groups, transposed)
+    trace.layers.append(
+        Layer(node, data, node.outputs[0], Slot(node.index, 1), bias, channels, features, float(uses), geometry)
+    )
+    trace.put(node.outputs[0], on_axis(features, 1, len(trace.shape(node.outputs[0]))))
+
+
+def _tie_blocks(trace: Trace, channels: Labels, groups: int) -> None:
+    """Channels of one group become one; a group with a channel that is none at all stays."""
+    blocks = channels.reshape(groups, -1)
+    trace.channels.tie(blocks, blocks.max(1, keepdims=True))
+    trace.channels.freeze(blocks[(blocks == 0).any(1)], "a group of channels that holds one without label")
+
+
+def _freeze_mixed(trace: Trace, alike: Labels, node: Node) -> None:
+    """Channels that must shrink alike in every group stay where one of them is none at all."""
+    mixed = (alike == 0).any(1)
+    trace.channels.freeze(alike[mixed], f"{node.op} {node.name} reads groups that cannot shrink alike")
+
+
+def _window(node: Node, trace: Trace) -> Window:
+    """Geometry with every default and ``auto_pad`` resolved."""
+    spatial_in, spatial_out = trace.shape(node.inputs[0])[2:], trace.shape(node.outputs[0])[2:]
+    rank = len(spatial_in)
+    kernel = tuple(trace.shape(node.inputs[1])[2:])
+    strides = tuple(node.attributes.get("strides", (1,) * rank))
+    dilations = tuple(node.attributes.get("dilations", (1,) * rank))
+    pads = tuple(node.attributes.get("pads", (0,) * (2 * rank)))
+    auto = node.attributes.get("auto_pad", b"NOTSET")
+    if node.op == "ConvTranspose":
+        extra = tuple(node.attributes.get("output_padding", (0,) * rank))
+        if auto in (b"SAME_UPPER", b"SAME_LOWER") or node.attributes.get("output_shape"):
+            reach = [
+                s * (i - 1) + o + (k - 1) * d + 1
+                for i, s, o, k, d in zip(spatial_in, strides, extra, kernel, dilations, strict=True)
+            ]
+            total = [max(r - out, 0) for r, out in zip(reach, spatial_out, strict=True)]
+            pads = _share(total, upper=auto != b"SAME_UPPER")
+    elif auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        reach = [
+            (out - 1) * s + (k - 1) * d + 1
+            for out, s, k, d in zip(spatial_out, strides, kernel, dilations, strict=True)
+        ]
+        total = [max(r - i, 0) for r, i in zip(reach, spatial_in, strict=True)]
+        pads = _share(total, upper=auto == b"SAME_UPPER")
+    return Window(kernel, strides, pads, dilations)
+
+
+def _share(total: list[int], *, upper: bool) -> tuple[int, ...]:
+    """Split pads between begins and ends; an odd one goes to the end where ``upper``."""
+    less, more = [t // 2 for t in total], [t - t // 2 for t in total]
+    return tuple(less + more if upper else more + less)

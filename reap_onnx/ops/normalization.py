@@ -1,0 +1,55 @@
+"""Normalisation: per channel it passes channels on; across channels it freezes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from reap_onnx.graph.channels import varying
+from reap_onnx.model.network import Node, Slot
+from reap_onnx.ops.registry import rule
+
+if TYPE_CHECKING:
+    from reap_onnx.graph.trace import Trace
+
+
+@rule("BatchNormalization", "InstanceNormalization", limits="constant scale, shift and statistics")
+def per_channel(node: Node, trace: Trace) -> None:
+    """Axis 1 is normalised channel by channel; the parameters are cut with it."""
+    vector = trace.vector(node.inputs[0], 1)
+    if vector is None:
+        trace.freeze(node, "its channels are not on axis 1")
+        return
+    parameters = [Slot(node.index, p) for p in range(1, len(node.inputs))]
+    if any(trace.constant(node.inputs[slot.input]) is None for slot in parameters):
+        trace.freeze(node, "its parameters are computed")
+        return
+    if not vector.any():
+        return
+    for slot in parameters:
+        trace.cut(slot, {0: vector})
+    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
+
+
+@rule(
+    "LpNormalization",
+    "LayerNormalization",
+    "RMSNormalization",
+    "Softmax",
+    "LogSoftmax",
+    "Hardmax",
+    limits="frozen where it runs over channels",
+)
+def over_axes(node: Node, trace: Trace) -> None:
+    """Passes channels on where they lie on other axes than those it normalises over."""
+    labels = trace.labelled(node.inputs[0])
+    if labels is None:
+        return
+    rank = labels.ndim
+    old_softmax = node.op in ("Softmax", "LogSoftmax", "Hardmax") and trace.network.opset < 13
+    axis = node.attributes.get("axis", 1 if old_softmax else -1) % rank
+    several = old_softmax or node.op in ("LayerNormalization", "RMSNormalization")
+    axes = range(axis, rank) if several else (axis,)
+    if any(a in varying(labels) for a in axes):
+        trace.freeze(node, "it normalises over channels")
+        return
+    trace.put(node.outputs[0], labels)

@@ -1,0 +1,57 @@
+"""The table of rules: operator name -> how channels pass through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reap_onnx.model.network import Node
+
+if TYPE_CHECKING:
+    from reap_onnx.graph.surgery import Surgeon
+    from reap_onnx.graph.trace import Trace
+
+Propagate = Callable[[Node, "Trace"], None]
+Rewrite = Callable[[Node, "Surgeon"], None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How channels pass through an operator.
+
+    ``propagate`` reads the labels of a node's inputs and gives labels to its outputs and constants,
+    ties or freezes channels, and registers layers. ``rewrite`` changes what else names a width
+    (attributes, sizes, indices) once channels are gone; labelled constants are cut without it.
+    """
+
+    op: str
+    propagate: Propagate
+    rewrite: Rewrite | None
+    limits: str
+
+
+_RULES: dict[str, Rule] = {}
+
+
+def rule(*ops: str, rewrite: Rewrite | None = None, limits: str = "") -> Callable[[Propagate], Propagate]:
+    """Register a function as the rule of ``ops``; ``limits`` says in a phrase what it does not do."""
+
+    def register(propagate: Propagate) -> Propagate:
+        for op in ops:
+            if op in _RULES:
+                raise ValueError(f"{op} has a rule already")
+            _RULES[op] = Rule(op, propagate, rewrite, limits)
+        return propagate
+
+    return register
+
+
+def find_rule(op: str) -> Rule | None:
+    """The rule of an operator, None where there is none."""
+    return _RULES.get(op)
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule, sorted by operator."""
+    return tuple(_RULES[op] for op in sorted(_RULES))

@@ -1,0 +1,103 @@
+"""What a run is asked to do: frozen values, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from reap_onnx.errors import UsageError
+
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+@dataclass(frozen=True)
+class Target:
+    """How much of one cost is kept: a fraction of the original, or an absolute number.
+
+    Parameters
+    ----------
+    kind
+        ``"macs"``: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul at batch 1;
+        ``"params"``: elements of floating-point constants.
+    fraction
+        Share kept, in (0, 1]; exactly one of ``fraction`` and ``absolute`` is given.
+    absolute
+        Number kept, at least 1.
+    """
+
+    kind: Literal["macs", "params"]
+    fraction: float | None = None
+    absolute: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("macs", "params"):
+            raise UsageError(f"unknown target {self.kind!r}", "use macs or params")
+        if (self.fraction is None) == (self.absolute is None):
+            raise UsageError(f"--{self.kind} takes a fraction or an absolute number, not both")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise UsageError(f"--{self.kind} {self.fraction:g} is not a fraction kept in (0, 1]", f"half of the cost is --{self.kind} 0.5")
+        if self.absolute is not None and self.absolute < 1:
+            raise UsageError(f"--{self.kind} {self.absolute} is not a positive number")
+
+    @classmethod
+    def parse(cls, kind: Literal["macs", "params"], text: str) -> Target:
+        """Read ``"0.5"``, ``"50%"`` (fractions kept) or ``"1.2G"``, ``"40M"``, ``"300000"`` (absolute)."""
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt%]?)\s*", text.lower())
+        if match is None:
+            raise UsageError(f"--{kind} {text!r} is not a number", f"a fraction kept, --{kind} 0.5, or an absolute value, --{kind} 20M")
+        number, unit = float(match[1]), match[2]
+        if unit == "%":
+            return cls(kind, fraction=number / 100)
+        if unit == "" and number <= 1:
+            return cls(kind, fraction=number)
+        return cls(kind, absolute=int(number * _UNITS[unit]))
+
+    def budget(self, total: int) -> int:
+        """The largest allowed cost, given the cost ``total`` of the original."""
+        return math.floor(total * self.fraction) if self.fraction is not None else min(total, self.absolute or total)
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """Everything that decides which channels go; the same options on the same input give the same file.
+
+    Parameters
+    ----------
+    target
+        What the result may cost.
+    round_to
+        Pruned widths are multiples of this number; whole steps compete in the allocation.
+    freeze
+        Glob patterns of node names whose output channels are left alone.
+    max_cut
+        Largest share of a group's channels that may go, in (0, 1].
+    min_channels
+        Smallest width that a group may be left with.
+    seed
+        Seeds the choice of sampled positions and of samples.
+    batch
+        Samples in one run of the network.
+    """
+
+    target: Target
+    round_to: int = 1
+    freeze: tuple[str, ...] = ()
+    max_cut: float = 0.9
+    min_channels: int = 1
+    seed: int = 0
+    batch: int = 50
+    providers: tuple[str, ...] = ("cpu",)
+
+    def __post_init__(self) -> None:
+        if self.round_to < 1:
+            raise UsageError(f"--round-to {self.round_to} is not a positive number")
+        if not 0 < self.max_cut <= 1:
+            raise UsageError(f"--max-cut {self.max_cut:g} is not in (0, 1]")
+        if self.min_channels < 1:
+            raise UsageError(f"--min-channels {self.min_channels} is not a positive number")
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch} is not a positive number")
+        if self.seed < 0:
+            raise UsageError(f"--seed {self.seed} is negative")

@@ -1,0 +1,526 @@
+"""The only place that knows the order of the steps.
+
+load -> probe -> trace -> groups -> statistics -> error paths -> sensitivity -> allocation -> refit -> plan
+-> surgery -> check -> save -> verify -> report
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from reap_onnx.data.dataset import Dataset, InputSpec, input_specs
+from reap_onnx.data.images import ImageOptions
+from reap_onnx.data.load import load_dataset
+from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost
+from reap_onnx.graph.groups import Group, find_groups
+from reap_onnx.graph.surgery import Surgeon
+from reap_onnx.graph.targets import find_target
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.problems import layers_to_refit
+from reap_onnx.method.reconstruct import reconstruct
+from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
+from reap_onnx.model.edit import copy_model
+from reap_onnx.model.load import Source, load_model
+from reap_onnx.model.network import Network, Slot
+from reap_onnx.model.save import check_output, write_model, write_text
+from reap_onnx.numerics.allocate import allocate
+from reap_onnx.options import PruneOptions, Target
+from reap_onnx.plan import Plan, make_plan, read_plan
+from reap_onnx.report.files import check_report, write_report
+from reap_onnx.report.progress import Advance, Progress, Silent
+from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
+from reap_onnx.runtime.compare import compare_models
+from reap_onnx.runtime.session import Session, probe
+from reap_onnx.runtime.statistics import Tap, collect
+from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
+from reap_onnx.version import VERSION
+
+ROWS = 64_000  # rows per layer, whatever the number of samples
+SENSITIVITY_SAMPLES = 256
+CHECK_SAMPLES = 4
+METADATA = "reap_onnx."
+
+Model = str | Path | onnx.ModelProto
+
+
+@dataclass(frozen=True)
+class InspectResult:
+    """What :func:`inspect` returns."""
+
+    inspection: Inspection
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What :func:`prune` and :func:`apply` return: the pruned model, the plan that makes it, and what to say of it."""
+
+    model: onnx.ModelProto
+    plan: Plan
+    summary: Summary
+
+
+@dataclass
+class _Run:
+    """Stages of a run: progress shown, time kept."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        start = time.perf_counter()
+        with self.progress.stage(name, total) as advance:
+            yield advance
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def inspect(
+    model: Model, *, data: object = None, freeze: Sequence[str] = (), progress: Progress | None = None
+) -> InspectResult:
+    """Find the groups of channels of a model, which can be pruned, and why the others cannot.
+
+    Parameters
+    ----------
+    model
+        Path of an ONNX file, or the model itself.
+    data
+        Samples, for their shape alone; needed where the model leaves its height or width open.
+    freeze
+        Glob patterns of node names whose channels are left alone.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be read or does not run.
+    """
+    run = _Run(progress or Silent())
+    with run.stage("reading the model"):
+        source = load_model(model)
+        specs = input_specs(source.model)
+        dataset = None if data is None else load_dataset(data, specs, samples=1)
+    with run.stage("finding groups"):
+        trace = _trace(source, _probe_shapes(specs, dataset), freeze)
+        groups = find_groups(trace)
+    rows = _rows(trace, groups, np.zeros(0, np.int64))
+    notes = tuple(_unmatched(trace))
+    return InspectResult(Inspection(source.name, _cost(trace.network), rows, _reach(trace, groups), notes))
+
+
+def prune(
+    model: Model,
+    data: object,
+    options: PruneOptions,
+    *,
+    output: Path | str | None = None,
+    force: bool = False,
+    plan: Path | str | None = None,
+    dry_run: bool = False,
+    keep_failed: bool = False,
+    evaluate: object = None,
+    images: ImageOptions | None = None,
+    samples: int | None = None,
+    report: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Remove channels of a model until it meets a target, and refit what is left, without training.
+
+    Parameters
+    ----------
+    model
+        Path of an ONNX file, or the model itself; never changed.
+    data
+        Unlabelled samples to calibrate with: anything that :func:`reap_onnx.data.load.load_dataset` takes.
+    options
+        The target, and what limits the choice.
+    output
+        Where the pruned model goes; None to write none.
+    force
+        Overwrite ``output``, and ``plan``, where they exist.
+    plan
+        Where the plan goes, for :func:`apply`.
+    dry_run
+        Do everything, but write no model.
+    keep_failed
+        Write the model even where a check fails; the failure is raised all the same.
+    evaluate
+        Samples to report on, best with labels; those of ``data`` by default.
+    images, samples
+        How images become inputs; how many samples are used.
+    report
+        Reports to write, ``.html`` or ``.json``.
+
+    Raises
+    ------
+    ReapError
+        Of the kind that names what went wrong (see ``reap_onnx.errors``); nothing is written then.
+    """
+    run = _Run(progress or Silent())
+    images = images or ImageOptions()
+    target_file = None if dry_run or output is None else Path(output)
+    with run.stage("reading the model"):
+        source = load_model(model)
+        specs = input_specs(source.model)
+    _check_outputs(source, target_file, None if plan is None else Path(plan), report, force)
+    with run.stage("reading the samples"):
+        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
+        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
+    with run.stage("finding groups"):
+        trace = _trace(source, _probe_shapes(specs, dataset), options.freeze)
+        groups = find_groups(trace)
+    unmatched = _unmatched(trace)
+    if unmatched:
+        raise UsageError(unmatched[0], "reap-onnx inspect MODEL lists the names")
+    removed, weights = _choose(trace, groups, dataset, options, run)
+    described = {"description": dataset.description, "preprocessing": dataset.preprocessing, "samples": len(dataset)}
+    made = make_plan(trace, groups, removed, weights, source_sha256=source.sha256, options=options, data=described)
+    feeds = {name: array[: trace.network.batch * CHECK_SAMPLES] for name, array in dataset.inputs.items()}
+    return _carry_out(
+        source,
+        trace,
+        groups,
+        made,
+        run,
+        feeds=_one_run(specs, feeds),
+        judged=judged,
+        options=options,
+        target=_describe(options.target, trace.network),
+        output=target_file,
+        keep_failed=keep_failed,
+        plan_file=None if plan is None else Path(plan),
+        report=report,
+    )
+
+
+def apply(
+    model: Model,
+    plan: Plan | str | Path,
+    *,
+    output: Path | str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Replay a plan on the model that it was made for: the same file as the run that made the plan, bit for bit.
+
+    Raises
+    ------
+    PlanError
+        The plan cannot be read, or was made for another model.
+    """
+    run = _Run(progress or Silent())
+    with run.stage("reading the model"):
+        source = load_model(model)
+        plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    if plan.source_sha256 != source.sha256:
+        raise PlanError(
+            f"the plan was made for another model (SHA-256 {plan.source_sha256[:12]}..., {source.name} has "
+            f"{source.sha256[:12]}...)",
+            "apply it to the very file that was pruned",
+        )
+    target_file = None if output is None else Path(output)
+    _check_outputs(source, target_file, None, (), force)
+    with run.stage("finding groups"):
+        trace = _trace(source, {name: tuple(shape) for name, shape in plan.inputs.items()}, ())
+        groups = find_groups(trace)
+    target = Target(**plan.options["target"])
+    return _carry_out(
+        source,
+        trace,
+        groups,
+        plan,
+        run,
+        feeds=_random_feeds(input_specs(source.model), trace.network),
+        judged=None,
+        options=PruneOptions(target),
+        target=_describe(target, trace.network),
+        output=target_file,
+        keep_failed=False,
+        plan_file=None,
+        report=(),
+    )
+
+
+def compare(
+    original: Model,
+    pruned: Model,
+    data: object,
+    *,
+    images: ImageOptions | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    batch: int = 50,
+    providers: Sequence[str] = ("cpu",),
+    latency_batches: Sequence[int] = (1,),
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two models on the same samples: outputs, top class, accuracy where there are labels, latency in turns.
+
+    Raises
+    ------
+    ReapError
+        A model or the samples cannot be read, or the models do not go together.
+    """
+    run = _Run(progress or Silent())
+    with run.stage("reading the models"):
+        first, second = load_model(original), load_model(pruned)
+        specs = input_specs(first.model)
+        if specs != input_specs(second.model):
+            raise ModelError(f"{first.name} and {second.name} have different inputs", "compare a model with its pruned self")
+        dataset = load_dataset(data, specs, images=images or ImageOptions(), samples=samples, seed=seed)
+    sessions = Session(_runnable(first), providers), Session(_runnable(second), providers)
+    with run.stage("comparing", len(dataset)) as advance:
+        return compare_models(*sessions, dataset, batch=batch, latency_batches=tuple(latency_batches), advance=advance)
+
+
+# -- steps ---------------------------------------------------------------------------------------------------------
+
+
+def _choose(
+    trace: Trace, groups: Sequence[Group], dataset: Dataset, options: PruneOptions, run: _Run
+) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Statistics, error paths, sensitivity, allocation, refit: which channels go, and the new weights."""
+    prunable = [group for group in groups if not group.frozen]
+    cost = (macs_cost if options.target.kind == "macs" else params_cost)(trace, prunable)
+    full = np.array([len(group.units) for group in prunable], np.int64)
+    total = round(cost(full))
+    budget = options.target.budget(total)
+    if budget >= total:
+        return np.zeros(0, np.int64), {}
+    if not prunable:
+        raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
+    layers = layers_to_refit(prunable)
+    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers}
+    with run.stage("collecting statistics", len(dataset)) as advance:
+        statistics = collect(
+            trace.network.proto,
+            trace.network.proto,
+            list(taps.values()),
+            dataset,
+            batch=_batch(trace.network, options),
+            rows=ROWS,
+            seed=options.seed,
+            providers=options.providers,
+            advance=advance,
+        )
+    with run.stage("error paths", len(prunable)) as advance:
+        paths = error_paths(trace, prunable, taps, statistics, advance)
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(dataset))[:SENSITIVITY_SAMPLES])
+    with run.stage("sensitivity", len(paths)) as advance:
+        sensitivity = Sensitivity(trace, taps, statistics, dataset.subset(chosen), options)
+        paths = [_weighed(sensitivity, path, advance) for path in paths]
+    with run.stage("allocation"):
+        kept = allocate([curve(path, options) for path in paths], cost, budget)
+    changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
+    with run.stage("refit", len(layers_to_refit(changed))) as advance:
+        return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, ROWS, advance)
+
+
+def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:
+    weighed = sensitivity.weigh(path)
+    advance(1)
+    return weighed
+
+
+def _carry_out(
+    source: Source,
+    trace: Trace,
+    groups: Sequence[Group],
+    plan: Plan,
+    run: _Run,
+    *,
+    feeds: dict[str, np.ndarray],
+    judged: Dataset | None,
+    options: PruneOptions,
+    target: str,
+    output: Path | None,
+    keep_failed: bool,
+    plan_file: Path | None,
+    report: Sequence[Path],
+) -> PruneResult:
+    """Surgery, checks, files, report."""
+    removed, weights = read_plan(plan, trace)
+    with run.stage("surgery and checks"):
+        pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.model)
+        if len(removed):
+            _stamp(pruned, plan)
+        failure = None
+        wiring = wiring_error(trace, removed, feeds, options.providers)
+        try:
+            check_wiring(wiring)
+        except CheckError as error:
+            failure = error
+            if not keep_failed:
+                raise
+        after = _cost_of(pruned, plan, trace)
+        _check_budget(options.target, trace.network, after)
+    comparison = None
+    if judged is not None:
+        with run.stage("comparing", len(judged)) as advance:
+            comparison = compare_models(
+                Session(_runnable(source), options.providers),
+                Session(pruned, options.providers),
+                judged,
+                batch=_batch(trace.network, options),
+                advance=advance,
+            )
+    if output is not None:
+        full = passes_in_full(source.model)
+
+        def check(path: Path) -> None:
+            if failure is None:
+                check_file(path, feeds, full=full, providers=options.providers)
+
+        write_model(pruned, output, external=source.external, check=check)
+    if plan_file is not None:
+        write_text(plan_file, plan.dumps())
+    summary = Summary(
+        source=source.name,
+        output="" if output is None else str(output),
+        target=target,
+        before=_cost(trace.network),
+        after=after,
+        groups=_rows(trace, groups, removed),
+        comparison=comparison,
+        wiring_error=wiring,
+        seconds=run.seconds,
+        notes=() if len(removed) else ("the target asks for nothing: the model is unchanged",),
+    )
+    for path in report:
+        write_report(summary, path)
+    if failure is not None:
+        raise failure
+    return PruneResult(pruned, plan, summary)
+
+
+def _trace(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequence[str]) -> Trace:
+    feeds = _probe_feeds(input_specs(source.model), shapes)
+    return Trace(Network(source.model, probe(source.model, feeds)), freeze)
+
+
+def _probe_shapes(specs: Sequence[InputSpec], dataset: Dataset | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of one run of one sample: what the model fixes, else what the samples have."""
+    shapes = {}
+    for spec in specs:
+        shape = [spec.shape[0] or 1, *spec.shape[1:]]
+        if dataset is not None:
+            shape[1:] = dataset.inputs[spec.name].shape[1:]
+        if None in shape:
+            raise ModelError(f"input {spec} leaves a size open", "give samples with --data, for their shape")
+        shapes[spec.name] = tuple(int(size or 1) for size in shape)
+    return shapes
+
+
+def _probe_feeds(specs: Sequence[InputSpec], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Made-up inputs, the same whenever the shapes are: seeded noise, ones for integers and truth values."""
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for spec in specs:
+        noise = rng.standard_normal(shapes[spec.name])
+        feeds[spec.name] = (noise if spec.dtype.kind == "f" else np.ones_like(noise)).astype(spec.dtype)
+    return feeds
+
+
+def _random_feeds(specs: Sequence[InputSpec], network: Network) -> dict[str, np.ndarray]:
+    return _probe_feeds(specs, {spec.name: network.shapes[spec.name] for spec in specs})
+
+
+def _one_run(specs: Sequence[InputSpec], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Feeds for a single run: cut to the model's own batch size, where it has one."""
+    return {spec.name: feeds[spec.name][: spec.shape[0]] for spec in specs}
+
+
+def _batch(network: Network, options: PruneOptions) -> int:
+    return Session(network.proto).batch or options.batch
+
+
+def _check_outputs(
+    source: Source, output: Path | None, plan: Path | None, report: Sequence[Path], force: bool
+) -> None:
+    inputs = [] if source.path is None else [source.path]
+    files = [file for file in (output, plan) if file is not None]
+    for file in files:
+        check_output(file, inputs, force=force)
+    for path in report:
+        check_report(path)
+    everything = [file.resolve() for file in (*files, *report)]
+    if len(set(everything)) < len(everything):
+        raise UsageError("two outputs have the same name", "give each a name of its own")
+
+
+def _check_budget(target: Target, network: Network, after: Cost) -> None:
+    before = _cost(network)
+    total, left = (before.macs, after.macs) if target.kind == "macs" else (before.params, after.params)
+    if left > target.budget(total):
+        raise CheckError(f"the pruned model has {left} {target.kind}, {target.budget(total)} were asked for")
+
+
+def _cost(network: Network) -> Cost:
+    return Cost(count_macs(network), count_params(network), network.proto.ByteSize())
+
+
+def _cost_of(pruned: onnx.ModelProto, plan: Plan, trace: Trace) -> Cost:
+    feeds = _probe_feeds(input_specs(pruned), {name: tuple(shape) for name, shape in plan.inputs.items()})
+    del trace
+    return _cost(Network(pruned, probe(pruned, feeds)))
+
+
+def _stamp(model: onnx.ModelProto, plan: Plan) -> None:
+    """Say in the model's metadata what was done to it."""
+    values = {"version": VERSION, "plan": plan.summary(), "source_sha256": plan.source_sha256}
+    names = {METADATA + name for name in values}
+    for entry in [e for e in model.metadata_props if e.key in names]:
+        model.metadata_props.remove(entry)
+    for name, value in values.items():
+        model.metadata_props.add(key=METADATA + name, value=value)
+
+
+def _runnable(source: Source) -> onnx.ModelProto | Path:
+    """The file where there is one (onnxruntime reads any size), else the model."""
+    return source.model if source.path is None else source.path
+
+
+def _rows(trace: Trace, groups: Sequence[Group], removed: Labels) -> tuple[GroupRow, ...]:
+    """One row per group, for the report."""
+    rows = []
+    for group in groups:
+        nodes = {layer.node.index: layer for layer in (*group.makers, *group.readers)}
+        rows.append(
+            GroupRow(
+                name=group.name,
+                made_by=tuple(layer.node.name for layer in group.makers),
+                read_by=tuple(layer.node.name for layer in group.readers),
+                width=group.width,
+                kept=group.width - group.channels * int(np.isin(group.units, removed).sum()),
+                macs=round(sum(node_macs(trace.network, layer.node) for layer in nodes.values())),
+                params=sum(trace.network.constants[l.node.inputs[l.weight.input]].size for l in nodes.values()),
+                frozen=group.frozen,
+            )
+        )
+    return tuple(rows)
+
+
+def _reach(trace: Trace, groups: Sequence[Group]) -> float:
+    """Share of the model's MACs in layers that make or read channels of a group that can be pruned."""
+    touched = {layer.node.index for g in groups if not g.frozen for layer in (*g.makers, *g.readers)}
+    reached = sum(node_macs(trace.network, trace.network.nodes[index]) for index in touched)
+    return reached / max(count_macs(trace.network), 1)
+
+
+def _unmatched(trace: Trace) -> list[str]:
+    return [f"--freeze {pattern} matches no layer" for pattern, count in trace.matched.items() if count == 0]
+
+
+def _describe(target: Target, network: Network) -> str:
+    """The target in words."""
+    total = count_macs(network) if target.kind == "macs" else count_params(network)
+    return f"{target.kind} <= {target.budget(total) / total:.1%} of the original"
+
+

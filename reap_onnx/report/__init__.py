@@ -1,0 +1,1 @@
+"""Reports: plain values, and the console, HTML and JSON made from them."""

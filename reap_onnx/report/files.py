@@ -1,0 +1,54 @@
+"""Reports as files, in the format that their names ask for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from reap_onnx.errors import OutputError, UsageError
+from reap_onnx.report import as_json, html
+from reap_onnx.report.summary import Summary
+
+_FORMATS = {".html": html.render, ".json": as_json.dumps}
+
+
+def check_report(path: Path) -> None:
+    """See that a report can be written to ``path``, before a long run.
+
+    Raises
+    ------
+    UsageError
+        The name ends in neither ``.html`` nor ``.json``.
+    OutputError
+        The folder does not exist.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise UsageError(f"--report {path} is of no known format", f"end the name in {' or '.join(_FORMATS)}")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write the report {path}: there is no folder {path.parent}", "create it first")
+
+
+def write_report(summary: Summary, path: Path) -> None:
+    """Write a report, replacing an older one as a whole.
+
+    Raises
+    ------
+    UsageError
+        The name ends in neither ``.html`` nor ``.json``.
+    OutputError
+        The file cannot be written.
+    """
+    check_report(path)
+    text = _FORMATS[path.suffix.lower()](summary)
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise OutputError(f"cannot write the report {path}: {error.strerror}", "choose another place") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft = Path(folder, path.name)
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)

@@ -1,0 +1,108 @@
+"""What a run has to say, as plain values: the one thing that console, HTML and JSON are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group of channels that come and go together.
+
+    ``macs`` and ``params`` are what the layers that make or read the group's channels cost in the
+    original; ``frozen`` is empty for a group that can be pruned, else the reason why it cannot.
+    """
+
+    name: str
+    made_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    width: int
+    kept: int
+    macs: int
+    params: int
+    frozen: str = ""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """MACs at batch 1 (Conv, ConvTranspose, Gemm, MatMul alone), elements of float constants, bytes of the file."""
+
+    macs: int
+    params: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Two models timed in turns (A B A B ...) in one process; medians in milliseconds a run."""
+
+    batch: int
+    original_ms: float
+    pruned_ms: float
+    rounds: int
+
+    @property
+    def ratio(self) -> float:
+        """Median of the pruned model over median of the original."""
+        return self.pruned_ms / self.original_ms
+
+
+@dataclass(frozen=True)
+class OutputError:
+    """One output compared: root mean square of the difference over that of the original, and the largest difference."""
+
+    name: str
+    relative: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same samples.
+
+    ``agreement`` and the accuracies are shares, None where there are no classes or labels; ``providers`` are the
+    execution providers that the session really used.
+    """
+
+    samples: int
+    data: str
+    outputs: tuple[OutputError, ...]
+    agreement: float | None
+    accuracy_original: float | None
+    accuracy_pruned: float | None
+    latency: tuple[Latency, ...]
+    providers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``inspect`` found: every group, and the share of MACs that layers touching a prunable group have."""
+
+    source: str
+    cost: Cost
+    groups: tuple[GroupRow, ...]
+    reach: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``prune`` or ``apply`` did.
+
+    ``wiring_error`` is the largest relative difference found by the wiring check;
+    ``seconds`` maps each stage to its wall-clock time.
+    """
+
+    source: str
+    output: str
+    target: str
+    before: Cost
+    after: Cost
+    groups: tuple[GroupRow, ...]
+    comparison: Comparison | None
+    wiring_error: float
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+Report = Summary | Inspection | Comparison

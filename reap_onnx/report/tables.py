@@ -1,0 +1,189 @@
+"""What a report says, as tables of plain text: console and HTML show the same ones."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from reap_onnx.report import format as fmt
+from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, Summary
+
+MACS = "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading; numbers stand to the right."""
+
+    name: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings, with a title above and a note below."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def result_table(summary: Summary) -> Table:
+    """Costs, latency and quality before and after."""
+    rows = _cost_rows(summary.before, summary.after)
+    comparison = summary.comparison
+    if comparison is None or not comparison.latency:
+        rows.append(("latency", "not measured", "not measured", fmt.NONE))
+    notes = [f"{MACS}."]
+    if comparison is not None:
+        rows += _comparison_rows(comparison)
+        notes.append(_how_compared(comparison))
+    return Table("Result", _BEFORE_AFTER, tuple(rows), " ".join(notes))
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Latency and quality of two models."""
+    return Table("Comparison", _BEFORE_AFTER, tuple(_comparison_rows(comparison)), _how_compared(comparison))
+
+
+def outputs_table(comparison: Comparison) -> Table:
+    """How far each output moved."""
+    return Table(
+        "Outputs",
+        (Column("output"), Column("relative error", True), Column("largest difference", True)),
+        tuple((o.name, fmt.error(o.relative), fmt.error(o.largest)) for o in comparison.outputs),
+        "Relative error: root mean square of the difference over that of the original; "
+        "for outputs that are not floats, the share of elements that differ.",
+    )
+
+
+def cost_table(inspection: Inspection) -> Table:
+    """What the model costs and how much of it pruning can reach."""
+    cost = inspection.cost
+    free = sum(not group.frozen for group in inspection.groups)
+    rows = (
+        ("MACs", fmt.count(cost.macs)),
+        ("parameters", fmt.count(cost.params)),
+        ("file size", fmt.size(cost.size)),
+        ("groups that can be pruned", f"{free} of {len(inspection.groups)}"),
+        ("MACs within their reach", fmt.percent(inspection.reach)),
+    )
+    return Table("Model", (Column(""), Column("", True)), rows, f"{MACS}. Latency is measured by prune and compare.")
+
+
+def widths_table(groups: Iterable[GroupRow]) -> Table:
+    """Groups that can be pruned, before and after."""
+    free = tuple(group for group in groups if not group.frozen)
+    cut = sum(group.kept < group.width for group in free)
+    return Table(
+        f"Groups: {cut} of {len(free)} pruned",
+        (*_WHOSE, Column("channels", True), Column("kept", True), Column("", True), *_COSTS),
+        tuple(
+            (*_whose(group), str(group.width), str(group.kept), fmt.ratio(group.width, group.kept), *_costs(group))
+            for group in free
+        ),
+        f"MACs and parameters of the original layers that make or read the channels; {MACS}.",
+    )
+
+
+def free_table(groups: Iterable[GroupRow]) -> Table:
+    """Groups that can be pruned."""
+    free = tuple(group for group in groups if not group.frozen)
+    return Table(
+        f"Groups that can be pruned: {len(free)}",
+        (*_WHOSE, Column("channels", True), *_COSTS),
+        tuple((*_whose(group), str(group.width), *_costs(group)) for group in free),
+        f"MACs and parameters of the layers that make or read the channels; {MACS}.",
+    )
+
+
+def frozen_table(groups: Iterable[GroupRow]) -> Table:
+    """Groups left alone, and why."""
+    frozen = tuple(group for group in groups if group.frozen)
+    return Table(
+        f"Groups left alone: {len(frozen)}",
+        (Column("group"), Column("channels", True), Column("MACs", True), Column("why")),
+        tuple((group.name, str(group.width), fmt.count(group.macs), group.frozen) for group in frozen),
+        f"{MACS}." if frozen else "",
+    )
+
+
+def facts(summary: Summary) -> tuple[str, ...]:
+    """Lines under the tables: the wiring check, the time taken, and the notes of the run."""
+    lines = [f"Wiring check: the outputs differ by at most {fmt.error(summary.wiring_error)}, relative."]
+    if summary.seconds:
+        stages = ", ".join(f"{stage} {fmt.seconds(seconds)}" for stage, seconds in summary.seconds.items())
+        lines.append(f"Time: {fmt.seconds(sum(summary.seconds.values()))} ({stages}).")
+    return (*lines, *summary.notes)
+
+
+def check_commands(original: str, pruned: str) -> tuple[str, ...]:
+    """Shell commands that check the result with polygraphy, on random inputs.
+
+    The first runs the original and saves inputs and outputs, the second runs the pruned model on the same inputs and
+    fails where an output holds NaN or the median relative difference is above a tenth.
+    """
+    files = "inputs.json", "outputs.json"
+    first = ["polygraphy", "run", original, "--onnxrt", "--save-inputs", files[0], "--save-outputs", files[1]]
+    second = ["polygraphy", "run", pruned, "--onnxrt", "--load-inputs", files[0], "--load-outputs", files[1]]
+    return shlex.join(first), shlex.join([*second, "--validate", "--check-error-stat", "median", "--rtol", "0.1"])
+
+
+_WHOSE = (Column("group"), Column("made by"), Column("read by"))
+_COSTS = (Column("MACs", True), Column("parameters", True))
+_BEFORE_AFTER = (Column(""), Column("before", True), Column("after", True), Column("after / before", True))
+
+
+def _whose(group: GroupRow) -> tuple[str, str, str]:
+    return group.name, _first(group.made_by), _first(group.read_by)
+
+
+def _first(names: tuple[str, ...]) -> str:
+    """The first name and how many more there are."""
+    return f"{names[0]} +{len(names) - 1}" if len(names) > 1 else "".join(names)
+
+
+def _costs(group: GroupRow) -> tuple[str, str]:
+    return fmt.count(group.macs), fmt.count(group.params)
+
+
+def _cost_rows(before: Cost, after: Cost) -> list[tuple[str, ...]]:
+    file_sizes = (fmt.size(after.size), fmt.ratio(before.size, after.size)) if after.size else ("not written", fmt.NONE)
+    return [
+        ("MACs", fmt.count(before.macs), fmt.count(after.macs), fmt.ratio(before.macs, after.macs)),
+        ("parameters", fmt.count(before.params), fmt.count(after.params), fmt.ratio(before.params, after.params)),
+        ("file size", fmt.size(before.size), *file_sizes),
+    ]
+
+
+def _comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    rows = [_latency_row(latency) for latency in comparison.latency]
+    if comparison.agreement is not None:
+        rows.append(("same top class", fmt.NONE, fmt.percent(comparison.agreement), fmt.NONE))
+    before, after = comparison.accuracy_original, comparison.accuracy_pruned
+    if before is not None and after is not None:
+        rows.append(("accuracy", fmt.percent(before), fmt.percent(after), fmt.points(before, after)))
+    return rows
+
+
+def _latency_row(latency: Latency) -> tuple[str, ...]:
+    before, after = latency.original_ms, latency.pruned_ms
+    return (
+        f"latency, batch {latency.batch}",
+        fmt.milliseconds(before),
+        fmt.milliseconds(after),
+        fmt.ratio(before, after),
+    )
+
+
+def _how_compared(comparison: Comparison) -> str:
+    text = f"Compared on {comparison.samples} samples of {comparison.data}"
+    if comparison.providers:
+        providers = ", ".join(name.removesuffix("ExecutionProvider") for name in comparison.providers)
+        text += f", run by onnxruntime on {providers}"
+    if comparison.latency:
+        rounds = min(latency.rounds for latency in comparison.latency)
+        text += f"; latency is the median of {rounds} turns of each model, taken alternately"
+    return text + "."

@@ -1,0 +1,89 @@
+"""Two models timed in turns, so that whatever else the machine does falls on both alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from statistics import median
+
+import numpy as np
+
+from reap_onnx.errors import UsageError
+from reap_onnx.report.summary import Latency
+from reap_onnx.runtime.session import Session
+
+_TURN = 0.005  # seconds
+_FEWEST = 3  # rounds, however long they take
+
+
+def measure_latency(
+    original: Session,
+    pruned: Session,
+    feeds: Mapping[str, np.ndarray],
+    *,
+    batch: int,
+    rounds: int = 20,
+    seconds: float = 10.0,
+) -> Latency:
+    """Time two models on the same input, in turns: A B A B ...
+
+    A turn is one untimed run, which brings the model's weights back into the caches, and then as many timed runs as
+    fill five milliseconds; its time is their median, since a mean belongs to the few runs that something else on the
+    machine held up. The result is the median over the rounds.
+
+    Parameters
+    ----------
+    original, pruned
+        The models; both take ``feeds``.
+    feeds
+        Input arrays by name, ``batch`` samples each.
+    batch
+        Number of samples in ``feeds``; repeated in the result.
+    rounds
+        Turns of each model, at least 1.
+    seconds
+        Time after which no further round begins once three are done.
+
+    Returns
+    -------
+    Latency
+        Medians in milliseconds a run, and the number of rounds that were really done.
+
+    Raises
+    ------
+    UsageError
+        ``rounds`` is not positive.
+    ModelError
+        A model does not run on ``feeds``.
+    """
+    if rounds < 1:
+        raise UsageError(f"cannot measure latency in {rounds} rounds", "ask for at least 1")
+    inputs = dict(feeds)
+    runs_original, runs_pruned = _runs_in_a_turn(original, inputs), _runs_in_a_turn(pruned, inputs)
+    times_original: list[float] = []
+    times_pruned: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times_original) < rounds and (len(times_original) < _FEWEST or time.perf_counter() < end):
+        times_original.append(_turn(original, inputs, runs_original))
+        times_pruned.append(_turn(pruned, inputs, runs_pruned))
+    return Latency(batch, 1e3 * median(times_original), 1e3 * median(times_pruned), len(times_original))
+
+
+def _runs_in_a_turn(session: Session, feeds: dict[str, np.ndarray]) -> int:
+    """Runs that together take at least ``_TURN``; finding them out is the warm-up."""
+    runs = 1
+    while runs * _turn(session, feeds, runs) < _TURN:
+        runs *= 2
+    return runs
+
+
+def _turn(session: Session, feeds: dict[str, np.ndarray], runs: int) -> float:
+    """Median seconds of a run."""
+    session.run(feeds)
+    return median(_seconds(session, feeds) for _ in range(runs))
+
+
+def _seconds(session: Session, feeds: dict[str, np.ndarray]) -> float:
+    start = time.perf_counter()
+    session.run(feeds)
+    return time.perf_counter() - start

@@ -1,0 +1,126 @@
+"""One way to run a model in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from reap_onnx.data.dataset import InputSpec, input_specs
+from reap_onnx.errors import ModelError, UsageError
+
+_PROTOBUF_LIMIT = 2**31 - 1
+
+
+class Session:
+    """A model loaded into onnxruntime.
+
+    Parameters
+    ----------
+    model
+        A model, or the path of one (needed above 2 GB).
+    providers
+        Execution providers by their names or parts of them, ``"cpu"`` or ``"cuda"``, in order of preference.
+    threads
+        Threads within an operator; the machine's cores by default.
+    optimize
+        Whether onnxruntime may rewrite the graph; without, every intermediate tensor is computed as written.
+    spin
+        Whether threads wait for work spinning, as onnxruntime does by default; without, they leave the cores
+        to the linear algebra between runs.
+
+    Raises
+    ------
+    ModelError
+        onnxruntime refuses the model.
+    UsageError
+        A provider is not in this build of onnxruntime.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto | str | Path,
+        providers: Sequence[str] = ("cpu",),
+        threads: int | None = None,
+        *,
+        optimize: bool = True,
+        spin: bool = False,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        source = _source(model)
+        try:
+            self._session = ort.InferenceSession(source, options, providers=find_providers(providers))
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises many types, none of them public
+            raise ModelError(f"onnxruntime does not load the model: {_one_line(error)}", _HINT) from error
+        proto = onnx.load(source, load_external_data=False) if isinstance(source, str) else model
+        assert isinstance(proto, onnx.ModelProto)
+        self.inputs: tuple[InputSpec, ...] = input_specs(proto)
+        self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+
+    @property
+    def batch(self) -> int | None:
+        """Fixed batch size of the model, None where it takes any."""
+        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+
+    def run(self, feeds: dict[str, np.ndarray], names: Sequence[str] | None = None) -> dict[str, Any]:
+        """Outputs by name; feeds that the model has no input for are left out."""
+        wanted = list(self.outputs if names is None else names)
+        known = {spec.name: feeds[spec.name] for spec in self.inputs if spec.name in feeds}
+        try:
+            return dict(zip(wanted, self._session.run(wanted, known), strict=True))
+        except Exception as error:  # noqa: BLE001 - as above
+            raise ModelError(f"onnxruntime does not run the model: {_one_line(error)}", _HINT) from error
+
+
+_HINT = "does the model run in onnxruntime by itself on these samples?"
+
+
+def find_providers(wanted: Sequence[str]) -> list[str]:
+    """Full names of execution providers from parts of them; the CPU is always the last resort."""
+    available = ort.get_available_providers()
+    found = []
+    for part in wanted:
+        matches = [name for name in available if part.lower() in name.lower()]
+        if not matches:
+            names = ", ".join(name.removesuffix("ExecutionProvider").lower() for name in available)
+            raise UsageError(f"no provider {part!r} in this onnxruntime", f"it has {names}")
+        found.append(matches[0])
+    return list(dict.fromkeys([*found, "CPUExecutionProvider"]))
+
+
+def probe(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Every tensor of the graph in one run: inputs, initializers, and what each node computes."""
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    del exposed.graph.output[:]
+    names = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    values: dict[str, Any] = dict(feeds)
+    values.update({t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer})
+    if names:
+        values.update(Session(exposed, optimize=False).run(feeds))
+    return values
+
+
+def _source(model: onnx.ModelProto | str | Path) -> str | bytes:
+    if not isinstance(model, onnx.ModelProto):
+        return str(model)
+    if model.ByteSize() > _PROTOBUF_LIMIT:
+        raise ModelError("the model in memory is larger than 2 GB", "give the path of the file instead")
+    return model.SerializeToString()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

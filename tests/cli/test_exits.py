@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from reap_onnx import errors
+from reap_onnx.cli.exits import exits
+
+
+def status_of(error: BaseException) -> int:
+    def verb() -> None:
+        raise error
+
+    with pytest.raises(typer.Exit) as caught:
+        exits(verb)()
+    return int(caught.value.exit_code)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        (errors.ReapError, 1),
+        (errors.ModelError, 1),
+        (errors.DataError, 1),
+        (errors.PlanError, 1),
+        (errors.OutputError, 1),
+        (errors.UsageError, 2),
+        (errors.TargetError, 3),
+        (errors.CheckError, 3),
+    ],
+)
+def test_expected_failures_say_one_line_and_a_hint(
+    capsys: pytest.CaptureFixture[str], kind: type[errors.ReapError], status: int
+) -> None:
+    assert status_of(kind("net.onnx is\n  no model", "export it again")) == status
+    assert capsys.readouterr() == ("", "error: net.onnx is no model\nhint: export it again\n")
+
+
+def test_no_hint_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(errors.DataError("no samples")) == 1
+    assert capsys.readouterr().err == "error: no samples\n"
+
+
+def test_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_bug_shows_its_traceback_and_asks_for_a_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(ZeroDivisionError("the heart stopped")) == 70
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "ZeroDivisionError: the heart stopped" in said
+    assert said.splitlines()[-1].startswith("error: this is a bug in reap-onnx; please report it")
+
+
+def test_success_is_passed_through() -> None:
+    seen: list[int] = []
+    exits(seen.append)(3)
+    assert seen == [3]
+
+
+def test_a_reader_that_left_is_met_with_silence() -> None:
+    program = (
+        "import typer\nfrom reap_onnx.cli.exits import exits\n"
+        "app = typer.Typer()\napp.command()(exits(lambda: print('x' * 1_000_000)))\napp([])"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")

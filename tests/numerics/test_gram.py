@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reap_onnx.numerics.gram import Accumulator, Normal
+
+FIELDS = ("gram", "cross", "square", "total")
+
+
+def exact(x, y, intercept):
+    """The same sums, all in float64."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    if intercept:
+        x = np.hstack([x, np.ones((len(x), 1))])
+    return Normal(x.T @ x, x.T @ y, (y * y).sum(axis=0), y.sum(axis=0), len(x))
+
+
+def gather(batches, columns, features, intercept):
+    accumulator = Accumulator(columns, features, intercept)
+    for x, y in batches:
+        accumulator.add(x, y)
+    return accumulator.result()
+
+
+def assert_close(ours, theirs, relative):
+    """Every sum agrees, relatively to the size of what was summed."""
+    assert ours.rows == theirs.rows
+    x, y = np.sqrt(np.diagonal(theirs.gram).max()), np.sqrt(theirs.square.max())
+    sizes = {"gram": x * x, "cross": x * y, "square": y * y, "total": y * np.sqrt(theirs.rows)}
+    for name, size in sizes.items():
+        a, b = getattr(ours, name), getattr(theirs, name)
+        assert a.dtype == np.float64
+        np.testing.assert_allclose(a, b, rtol=0, atol=relative * size, err_msg=name)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 6),
+    st.integers(1, 4),
+    st.booleans(),
+    st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    st.integers(0, 2**32 - 1),
+)
+def test_sums_match_float64(columns, features, intercept, sizes, seed):
+    rng = np.random.default_rng(seed)
+    batches = [
+        (
+            rng.standard_normal((n, columns)).astype(np.float32),
+            rng.standard_normal((n, features)).astype(np.float32) + 3,
+        )
+        for n in sizes
+    ]
+    ours = gather(batches, columns, features, intercept)
+    x, y = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    assert_close(ours, exact(x, y, intercept), 1e-6)
+    np.testing.assert_array_equal(ours.gram, ours.gram.T)
+
+
+def test_more_rows_than_a_chunk_and_more_after_a_result():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20_000, 5)).astype(np.float32)
+    y = rng.standard_normal((20_000, 2)).astype(np.float32)
+    accumulator = Accumulator(5, 2, intercept=True)
+    accumulator.add(x[:13_000], y[:13_000])
+    assert_close(accumulator.result(), exact(x[:13_000], y[:13_000], True), 1e-6)
+    accumulator.add(x[13_000:], y[13_000:])
+    assert_close(accumulator.result(), exact(x, y, True), 1e-6)
+
+
+def test_large_means_leave_the_covariance_intact():
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal((5000, 3)) + 1000).astype(np.float32)
+    y = (rng.standard_normal((5000, 2)) - 500).astype(np.float32)
+    normal = gather([(x[:100], y[:100]), (x[100:], y[100:])], 3, 2, True)
+
+    def covariance(of):
+        mean = of.gram[:3, 3] / of.rows
+        return of.gram[:3, :3] / of.rows - np.outer(mean, mean)
+
+    np.testing.assert_allclose(covariance(normal), covariance(exact(x, y, True)), atol=1e-5)
+
+
+def test_columns_that_are_strided_or_double_are_read_the_same():
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((50, 8)).astype(np.float32), rng.standard_normal((50, 3)).astype(np.float32)
+    plain = gather([(x[:, ::2].copy(), y)], 4, 3, True)
+    assert_close(gather([(x[:, ::2], y.astype(np.float64))], 4, 3, True), plain, 1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_shards_merge_to_the_whole(shards, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-8, 9, (60, 4)).astype(np.float32)  # small integers: no rounding anywhere
+    y = rng.integers(-8, 9, (60, 2)).astype(np.float32)
+    cuts = np.sort(rng.integers(0, 61, shards - 1))
+    parts = [exact(a, b, True) for a, b in zip(np.split(x, cuts), np.split(y, cuts), strict=True)]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged = merged.merge(part)
+    whole = exact(x, y, True)
+    assert merged.rows == whole.rows
+    for name in FIELDS:
+        np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
+
+
+def test_accumulated_shards_merge_to_the_whole():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((3000, 6)).astype(np.float32) + 2
+    y = rng.standard_normal((3000, 2)).astype(np.float32)
+    halves = [gather([(x[s], y[s])], 6, 2, True) for s in (slice(0, 1000), slice(1000, None))]
+    assert_close(halves[0].merge(halves[1]), exact(x, y, True), 1e-6)
+
+
+def test_variance_is_that_of_numpy():
+    y = np.random.default_rng(4).standard_normal((500, 3)).astype(np.float32) * 2 + 7
+    normal = gather([(np.ones((500, 1), np.float32), y)], 1, 3, False)
+    assert normal.variance == pytest.approx(y.astype(np.float64).var(axis=0).sum(), rel=1e-6)
+    assert gather([], 1, 3, False).variance == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
+def test_values_that_are_not_finite_are_refused(bad):
+    x, y = np.ones((4, 2), np.float32), np.ones((4, 3), np.float32)
+    broken = x.copy()
+    broken[2, 1] = bad
+    accumulator = Accumulator(2, 3, intercept=False)
+    with pytest.raises(ValueError, match="x holds values that are not finite"):
+        accumulator.add(broken, y)
+    broken = y.copy()
+    broken[0, 0] = bad
+    with pytest.raises(ValueError, match="y holds values that are not finite"):
+        accumulator.add(x, broken)
+    accumulator.add(x, y)
+    assert_close(accumulator.result(), exact(x, y, False), 1e-6)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    accumulator = Accumulator(2, 3, intercept=True)
+    with pytest.raises(ValueError, match="rows of shape"):
+        accumulator.add(np.ones((4, 3), np.float32), np.ones((4, 3), np.float32))
+    with pytest.raises(ValueError, match="rows of shape"):
+        accumulator.add(np.ones((4, 2), np.float32), np.ones((5, 3), np.float32))
+    with pytest.raises(ValueError, match="cannot be merged"):
+        accumulator.result().merge(Accumulator(3, 3, intercept=True).result())

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reap_onnx.numerics.refit import refit
+
+
+def system(seed, rows=200, columns=6, features=3, shift=2.0):
+    """Rows with the constant 1 last, targets, and their normal equations."""
+    rng = np.random.default_rng(seed)
+    x = np.hstack([rng.standard_normal((rows, columns)) + shift, np.ones((rows, 1))])
+    y = x @ rng.standard_normal((columns + 1, features)) + 0.1 * rng.standard_normal((rows, features)) + 50
+    return x, y, x.T @ x / rows, x.T @ y / rows
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.lists(st.booleans(), min_size=6, max_size=6))
+def test_weights_are_those_of_lstsq(seed, kept):
+    x, y, gram, cross = system(seed)
+    keep = np.array([*kept, True])
+    ours = refit(gram, cross, keep, ridge=0.0)
+    np.testing.assert_allclose(ours, np.linalg.lstsq(x[:, keep], y, rcond=None)[0], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_the_ridge_solves_the_stated_equations(intercept):
+    _, _, gram, cross = system(1)
+    keep = np.array([1, 0, 1, 1, 0, 1, 1], bool)
+    prior = np.random.default_rng(2).standard_normal(cross.shape)
+    penalty = np.full(keep.sum(), 0.3)
+    penalty[-1] = 0.0 if intercept else 0.3
+    matrix = gram[np.ix_(keep, keep)] + np.diag(penalty)
+    plain = refit(gram, cross, keep, 0.3, intercept=intercept)
+    np.testing.assert_allclose(plain, np.linalg.solve(matrix, cross[keep]), rtol=1e-9)
+    pulled = refit(gram, cross, keep, 0.3, prior, intercept=intercept)
+    expected = np.linalg.solve(matrix, cross[keep] + penalty[:, None] * prior[keep])
+    np.testing.assert_allclose(pulled, expected, rtol=1e-9)
+
+
+def test_the_ridge_does_not_shrink_the_intercept():
+    _, y, gram, cross = system(3, shift=0.0)
+    heavy = refit(gram, cross, np.ones(7, bool), 1e6)
+    np.testing.assert_allclose(heavy[-1], y.mean(axis=0), rtol=1e-4)
+    assert np.abs(heavy[:-1]).max() < 1e-4
+
+
+def test_a_heavy_ridge_returns_the_prior():
+    _, _, gram, cross = system(4)
+    prior = np.random.default_rng(5).standard_normal(cross.shape)
+    keep = np.array([1, 1, 0, 1, 1, 1, 1], bool)
+    ours = refit(gram, cross, keep, 1e9, prior, intercept=False)
+    np.testing.assert_allclose(ours, prior[keep], atol=1e-6)
+
+
+def test_what_the_data_does_not_see_stays_as_the_prior_had_it():
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((100, 4))
+    x[:, 2] = 0
+    y = rng.standard_normal((100, 2))
+    prior = rng.standard_normal((4, 2))
+    for ridge in (0.0, 1e-6):
+        ours = refit(x.T @ x / 100, x.T @ y / 100, np.ones(4, bool), ridge, prior, intercept=False)
+        np.testing.assert_allclose(ours[2], prior[2])
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-8, 1e-3])
+def test_duplicated_dead_and_constant_columns_fit_as_well_as_lstsq(ridge):
+    rng = np.random.default_rng(7)
+    a = rng.standard_normal((300, 3))
+    x = np.hstack([a, a[:, :1], np.zeros((300, 1)), np.full((300, 1), 4.0), a @ np.ones((3, 1)), np.ones((300, 1))])
+    y = rng.standard_normal((300, 2)) + a[:, :2]
+    ours = refit(x.T @ x / 300, x.T @ y / 300, np.ones(8, bool), ridge)
+    best = np.linalg.lstsq(x, y, rcond=None)[0]
+    assert np.abs(ours).max() < 1e3
+    assert np.square(y - x @ ours).mean() <= np.square(y - x @ best).mean() * (1 + 1e-4)
+
+
+def test_fewer_rows_than_columns():
+    rng = np.random.default_rng(8)
+    x = np.hstack([rng.standard_normal((5, 9)), np.ones((5, 1))])
+    y = rng.standard_normal((5, 2))
+    ours = refit(x.T @ x / 5, x.T @ y / 5, np.ones(10, bool), 1e-9)
+    np.testing.assert_allclose(x @ ours, y, atol=1e-4)
+
+
+def test_normal_equations_with_float32_rounding():
+    rng = np.random.default_rng(9)
+    a = rng.standard_normal((400, 5))
+    x = np.hstack([a, a + 1e-9])
+    noise = rng.standard_normal((10, 10)) * 1e-6
+    y = a @ rng.standard_normal((5, 2))
+    ours = refit(x.T @ x / 400 + noise + noise.T, x.T @ y / 400, np.ones(10, bool), 0.0, intercept=False)
+    assert np.square(y - x @ ours).mean() < 1e-6 * np.square(y).mean()
+
+
+def test_nothing_kept_and_inputs_that_do_not_fit():
+    _, _, gram, cross = system(10)
+    assert refit(gram, cross, np.zeros(7, bool), 0.1).shape == (0, 3)
+    with pytest.raises(ValueError, match="do not fit each other"):
+        refit(gram, cross, np.ones(6, bool), 0.1)
+    with pytest.raises(ValueError, match="prior"):
+        refit(gram, cross, np.ones(7, bool), 0.1, cross[:-1])
+    with pytest.raises(ValueError, match="not finite"):
+        refit(gram, cross * np.nan, np.ones(7, bool), 0.1)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from reap_onnx.errors import UsageError
+from reap_onnx.runtime.latency import measure_latency
+from reap_onnx.runtime.session import Session
+
+
+def chain(layers: int, width: int = 192):
+    weights = np.eye(width, dtype=np.float32)
+    nodes = [helper.make_node("MatMul", [f"t{i}", f"w{i}"], [f"t{i + 1}"]) for i in range(layers)]
+    graph = helper.make_graph(
+        nodes,
+        "chain",
+        [helper.make_tensor_value_info("t0", TensorProto.FLOAT, ["N", width])],
+        [helper.make_tensor_value_info(f"t{layers}", TensorProto.FLOAT, ["N", width])],
+        [numpy_helper.from_array(weights, f"w{i}") for i in range(layers)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+class Recorded(Session):
+    """A session that writes down whose turn it is."""
+
+    def __init__(self, name: str, layers: int, log: list[str]) -> None:
+        super().__init__(chain(layers), threads=1)
+        self._name = name
+        self._log = log
+
+    def run(self, feeds: dict[str, np.ndarray], names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        self._log.append(self._name)
+        return super().run(feeds, names)
+
+
+FEEDS = {"t0": np.ones((64, 192), np.float32)}
+
+
+def test_a_tenth_of_the_work_is_much_faster() -> None:
+    heavy, light = Session(chain(30), threads=1), Session(chain(3), threads=1)
+    latency = measure_latency(heavy, light, FEEDS, batch=64, rounds=7)
+    assert latency.ratio < 0.5
+    assert latency.ratio == latency.pruned_ms / latency.original_ms
+    assert (latency.batch, latency.rounds) == (64, 7)
+
+
+def test_turns_alternate_after_a_warm_up_of_each() -> None:
+    log: list[str] = []
+    measure_latency(Recorded("a", 4, log), Recorded("b", 2, log), FEEDS, batch=64, rounds=5)
+    turns = [name for name, _ in groupby(log)]
+    assert turns == ["a", "b"] * 6  # the first two are the warm-up
+
+
+def test_the_time_limit_leaves_three_rounds() -> None:
+    session = Session(chain(2), threads=1)
+    assert measure_latency(session, session, FEEDS, batch=64, rounds=1000, seconds=0).rounds == 3
+
+
+def test_no_rounds_no_measurement() -> None:
+    session = Session(chain(1), threads=1)
+    with pytest.raises(UsageError, match="0 rounds"):
+        measure_latency(session, session, FEEDS, batch=64, rounds=0)
