@@ -6,10 +6,11 @@ load -> probe -> trace -> groups -> statistics -> error paths -> sensitivity -> 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import onnx
 from reap_onnx.data.dataset import Dataset, InputSpec, input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
+from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
 from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost
@@ -31,7 +33,7 @@ from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.edit import copy_model
 from reap_onnx.model.load import Source, load_model
 from reap_onnx.model.network import Network, Slot
-from reap_onnx.model.save import check_output, write_model, write_text
+from reap_onnx.model.save import check_output, data_file, write_model, write_text
 from reap_onnx.numerics.allocate import allocate
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.plan import Plan, make_plan, read_plan
@@ -169,7 +171,9 @@ def prune(
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
-    _check_outputs(source, target_file, None if plan is None else Path(plan), report, force)
+    options = replace(options, batch=next((spec.shape[0] for spec in specs if spec.shape[0]), options.batch))
+    plan_file = None if plan is None else Path(plan)
+    _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
     with run.stage("reading the samples"):
         dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
         judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
@@ -195,7 +199,7 @@ def prune(
         target=_describe(options.target, trace.network),
         output=target_file,
         keep_failed=keep_failed,
-        plan_file=None if plan is None else Path(plan),
+        plan_file=plan_file,
         report=report,
     )
 
@@ -218,7 +222,7 @@ def apply(
     run = _Run(progress or Silent())
     with run.stage("reading the model"):
         source = load_model(model)
-        plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+        given, plan = plan, plan if isinstance(plan, Plan) else Plan.load(plan)
     if plan.source_sha256 != source.sha256:
         raise PlanError(
             f"the plan was made for another model (SHA-256 {plan.source_sha256[:12]}..., {source.name} has "
@@ -226,7 +230,7 @@ def apply(
             "apply it to the very file that was pruned",
         )
     target_file = None if output is None else Path(output)
-    _check_outputs(source, target_file, None, (), force)
+    _check_outputs(source, (given,), target_file, None, (), force)
     with run.stage("finding groups"):
         trace = _trace(source, {name: tuple(shape) for name, shape in plan.inputs.items()}, ())
         groups = find_groups(trace)
@@ -280,6 +284,22 @@ def compare(
         return compare_models(*sessions, dataset, batch=batch, latency_batches=tuple(latency_batches), advance=advance)
 
 
+def demo(
+    output: Path | str | None = None, *, force: bool = False, progress: Progress | None = None
+) -> PruneResult:
+    """Prune the small network that comes with the package, on images that come with it (see ``reap_onnx.demo``)."""
+    return prune(
+        shipped_file(MODEL),
+        shipped_file(CALIBRATION),
+        OPTIONS,
+        output=output,
+        force=force,
+        evaluate=shipped_file(TEST),
+        images=IMAGES,
+        progress=progress,
+    )
+
+
 # -- steps ---------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +324,7 @@ def _choose(
             trace.network.proto,
             list(taps.values()),
             dataset,
-            batch=_batch(trace.network, options),
+            batch=options.batch,
             rows=ROWS,
             seed=options.seed,
             providers=options.providers,
@@ -312,7 +332,8 @@ def _choose(
         )
     with run.stage("error paths", len(prunable)) as advance:
         paths = error_paths(trace, prunable, taps, statistics, advance)
-    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(dataset))[:SENSITIVITY_SAMPLES])
+    count = options.batch * math.ceil(SENSITIVITY_SAMPLES / options.batch)
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(dataset))[:count])
     with run.stage("sensitivity", len(paths)) as advance:
         sensitivity = Sensitivity(trace, taps, statistics, dataset.subset(chosen), options)
         paths = [_weighed(sensitivity, path, advance) for path in paths]
@@ -351,15 +372,15 @@ def _carry_out(
         pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.model)
         if len(removed):
             _stamp(pruned, plan)
-        failure = None
-        wiring = wiring_error(trace, removed, feeds, options.providers)
+        wiring, failure = math.inf, None
         try:
+            wiring = wiring_error(trace, removed, feeds, options.providers)
             check_wiring(wiring)
         except CheckError as error:
             failure = error
             if not keep_failed:
                 raise
-        after = _cost_of(pruned, plan, trace)
+        after = _cost_of(pruned, plan)
         _check_budget(options.target, trace.network, after)
     comparison = None
     if judged is not None:
@@ -368,7 +389,7 @@ def _carry_out(
                 Session(_runnable(source), options.providers),
                 Session(pruned, options.providers),
                 judged,
-                batch=_batch(trace.network, options),
+                batch=options.batch,
                 advance=advance,
             )
     if output is not None:
@@ -437,19 +458,23 @@ def _one_run(specs: Sequence[InputSpec], feeds: dict[str, np.ndarray]) -> dict[s
     return {spec.name: feeds[spec.name][: spec.shape[0]] for spec in specs}
 
 
-def _batch(network: Network, options: PruneOptions) -> int:
-    return Session(network.proto).batch or options.batch
-
-
 def _check_outputs(
-    source: Source, output: Path | None, plan: Path | None, report: Sequence[Path], force: bool
+    source: Source,
+    others: Sequence[object],
+    output: Path | None,
+    plan: Path | None,
+    report: Sequence[Path],
+    force: bool,
 ) -> None:
-    inputs = [] if source.path is None else [source.path]
-    files = [file for file in (output, plan) if file is not None]
+    """Refuse files that cannot or must not be written: above all the model's own, and ``others`` that are paths."""
+    inputs = [*source.files, *(Path(other) for other in others if isinstance(other, str | Path))]
+    data = data_file(output) if output is not None and source.external else None
+    files = [file for file in (output, data, plan) if file is not None]
     for file in files:
         check_output(file, inputs, force=force)
     for path in report:
         check_report(path)
+        check_output(path, inputs, force=True)
     everything = [file.resolve() for file in (*files, *report)]
     if len(set(everything)) < len(everything):
         raise UsageError("two outputs have the same name", "give each a name of its own")
@@ -466,9 +491,8 @@ def _cost(network: Network) -> Cost:
     return Cost(count_macs(network), count_params(network), network.proto.ByteSize())
 
 
-def _cost_of(pruned: onnx.ModelProto, plan: Plan, trace: Trace) -> Cost:
+def _cost_of(pruned: onnx.ModelProto, plan: Plan) -> Cost:
     feeds = _probe_feeds(input_specs(pruned), {name: tuple(shape) for name, shape in plan.inputs.items()})
-    del trace
     return _cost(Network(pruned, probe(pruned, feeds)))
 
 

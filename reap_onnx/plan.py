@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Iterable
@@ -18,8 +19,10 @@ from reap_onnx.graph.groups import Group
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from reap_onnx.options import PruneOptions
+from reap_onnx.version import VERSION
 
 FORMAT = 1
+_HINT = "give a file written by: reap-onnx prune ... --plan FILE"
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,11 @@ class Plan:
 
     def summary(self) -> str:
         """The plan without weights as compact JSON, for the metadata of the pruned model."""
-        return json.dumps({"format": FORMAT, "options": self.options, "data": self.data, "kept": self.kept}, sort_keys=True)
+        document = {"format": FORMAT, "options": self.options, "data": self.data, "kept": self.kept}
+        return json.dumps(document, sort_keys=True)
 
     def dumps(self) -> str:
-        """The whole plan as JSON."""
-        from reap_onnx.version import VERSION
-
+        """The whole plan as JSON; its last entry is a digest of the others."""
         document = {
             "format": FORMAT,
             "reap_onnx": VERSION,
@@ -67,7 +69,7 @@ class Plan:
             "kept": self.kept,
             "weights": [_encode(*key, value) for key, value in self.weights.items()],
         }
-        return json.dumps(document, indent=1) + "\n"
+        return json.dumps(document | {"digest": _digest(document)}, indent=1) + "\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Plan:
@@ -76,20 +78,20 @@ class Plan:
         Raises
         ------
         PlanError
-            The file is missing, is no plan, or is of another format.
+            The file is missing, is no plan, is of another format, or is not as it was written.
         """
-        hint = "give a file written by: reap-onnx prune ... --plan FILE"
+        document = _read(Path(path))
         try:
-            document = json.loads(Path(path).read_text(encoding="utf-8"))
-            if document["format"] != FORMAT:
-                raise PlanError(f"{path}: a plan of format {document['format']}, this version reads {FORMAT}", hint)
-            weights = dict(_decode(entry) for entry in document["weights"])
-            fields = (document[name] for name in ("source_sha256", "options", "data", "inputs", "kept"))
-            return cls(*fields, weights)
-        except OSError as error:
-            raise PlanError(f"{path}: cannot be read: {error.strerror}", hint) from error
+            return cls(
+                source_sha256=document["source_sha256"],
+                options=document["options"],
+                data=document["data"],
+                inputs=document["inputs"],
+                kept=document["kept"],
+                weights=dict(_decode(entry) for entry in document["weights"]),
+            )
         except (ValueError, KeyError, TypeError, zlib.error) as error:
-            raise PlanError(f"{path}: not a plan, or damaged", hint) from error
+            raise PlanError(f"{path}: not a plan", _HINT) from error
 
 
 def make_plan(
@@ -126,18 +128,47 @@ def read_plan(plan: Plan, trace: Trace) -> tuple[Labels, dict[Slot, np.ndarray]]
     removed = [np.zeros(0, np.int64)]
     for tensor, kept in plan.kept.items():
         labels = trace.labelled(tensor)
-        if labels is None or not varying(labels) or max(kept, default=0) >= labels.size:
+        if labels is None or not varying(labels) or not all(0 <= index < labels.size for index in kept):
             raise PlanError(f"the plan keeps channels of {tensor}, which the model does not have")
         removed.append(np.delete(labels.reshape(-1), kept))
-    producers = {node.outputs[0]: node.index for node in trace.network.nodes}
-    unknown = [name for name, _ in plan.weights if name not in producers]
-    if unknown:
-        raise PlanError(f"the plan has weights for {unknown[0]}, which the model does not have")
-    return np.unique(np.concatenate(removed)), {Slot(producers[n], i): value for (n, i), value in plan.weights.items()}
+    return np.unique(np.concatenate(removed)), dict(_slot(trace, *entry) for entry in plan.weights.items())
+
+
+def _slot(trace: Trace, key: tuple[str, int], value: np.ndarray) -> tuple[Slot, np.ndarray]:
+    output, position = key
+    node = trace.network.producer.get(output)
+    if node is None:
+        raise PlanError(f"the plan has weights for {output}, which the model does not have")
+    name = node.input(position)
+    if name and trace.network.shapes.get(name) != value.shape:
+        raise PlanError(f"the plan has weights {value.shape} for {name}, which is {trace.network.shapes.get(name)}")
+    return Slot(node.index, position), value
 
 
 def _carries(trace: Trace, labels: Labels, group: Group) -> bool:
     return bool(np.isin(group.units, trace.channels.roots(labels)).all())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A plan file as JSON, its digest checked."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"{path}: cannot be read: {error.strerror}", _HINT) from error
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: not a plan, or cut short", _HINT) from error
+    if not isinstance(document, dict) or "format" not in document:
+        raise PlanError(f"{path}: not a plan", _HINT)
+    if document["format"] != FORMAT:
+        raise PlanError(f"{path}: a plan of format {document['format']}, this version reads {FORMAT}", _HINT)
+    if document.pop("digest", None) != _digest(document):
+        raise PlanError(f"{path}: damaged or changed since it was written", "make the plan again with other options")
+    return document
+
+
+def _digest(document: dict[str, Any]) -> str:
+    """SHA-256 of a JSON document, whatever its layout."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _encode(output: str, position: int, value: np.ndarray) -> dict[str, Any]:

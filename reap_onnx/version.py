@@ -1,8 +1,5 @@
 """The version of the package."""
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-try:
-    VERSION = version("reap-onnx")
-except PackageNotFoundError:  # a source tree that is not installed
-    VERSION = "0"
+VERSION = "0.1.0"

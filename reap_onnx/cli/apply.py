@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
@@ -31,7 +32,5 @@ def apply(
     """Replay a saved plan, bit for bit."""
     if output is None:
         raise UsageError("no output file", "say where the pruned model goes with -o FILE")
-    from reap_onnx import pipeline
-
     result = pipeline.apply(model, plan, output=output, force=force, progress=progress_on_stderr(quiet))
     show(result.summary, json=json)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.report.progress import progress_on_stderr
@@ -45,8 +46,6 @@ def compare(
 ) -> None:
     """Compare outputs, top classes, accuracy and latency of two models."""
     images = flags.image_options(preset=preset, mean=mean, std=std, size=size, crop=crop, layout=layout, color=color)
-    from reap_onnx import pipeline
-
     comparison = pipeline.compare(
         original,
         pruned,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.report.progress import progress_on_stderr
@@ -13,8 +14,12 @@ EXAMPLES = """Examples:
   reap-onnx demo -o pruned.onnx"""
 
 
-def demo(*, output: flags.Output = None, json: flags.Json = False, quiet: flags.Quiet = False) -> None:
+def demo(
+    *,
+    output: flags.Output = None,
+    force: flags.Force = False,
+    json: flags.Json = False,
+    quiet: flags.Quiet = False,
+) -> None:
     """Prune a small model that comes with the package, on data that comes with it."""
-    from reap_onnx import pipeline
-
-    show(pipeline.demo(output, progress=progress_on_stderr(quiet)).summary, json=json)
+    show(pipeline.demo(output, force=force, progress=progress_on_stderr(quiet)).summary, json=json)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.report.progress import progress_on_stderr
@@ -33,7 +34,5 @@ def inspect(
     quiet: flags.Quiet = False,
 ) -> None:
     """Show which channels can be pruned, which cannot, and why."""
-    from reap_onnx import pipeline
-
     result = pipeline.inspect(model, data=data, freeze=tuple(freeze or ()), progress=progress_on_stderr(quiet))
     show(result.inspection, json=json)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
@@ -114,8 +115,6 @@ def prune(
     images = flags.image_options(preset=preset, mean=mean, std=std, size=size, crop=crop, layout=layout, color=color)
     if output is None and not dry_run:
         raise UsageError("no output file", "say where the pruned model goes with -o FILE, or use --dry-run")
-    from reap_onnx import pipeline
-
     result = pipeline.prune(
         model,
         data,

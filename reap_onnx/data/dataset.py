@@ -139,6 +139,11 @@ class Dataset:
         inputs = {name: array[chosen] for name, array in self.inputs.items()}
         return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[chosen])
 
+    def first(self, count: int) -> Dataset:
+        """The first ``count`` samples, as views."""
+        inputs = {name: array[:count] for name, array in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[:count])
+
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Views of ``size`` samples at a time, in order; the last batch holds what remains."""
         for start in range(0, len(self), size):

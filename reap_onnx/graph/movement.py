@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -17,17 +17,23 @@ MOVEMENT = frozenset(
 """Operators whose outputs are made of elements of their inputs, and of nothing else."""
 
 
-def run_movement(node: Node, values: Mapping[str, np.ndarray], opset: int) -> dict[str, np.ndarray]:
-    """Outputs of ``node`` when its inputs are ``values``, int64, by name."""
+def run_movement(node: Node, values: Sequence[np.ndarray | None], opset: int) -> dict[str, np.ndarray]:
+    """Outputs of ``node``, int64 by name, when its inputs are ``values``; None for an input that is left out."""
     if node.op in ("Cast", "Identity"):
-        return {node.outputs[0]: values[node.inputs[0]]}
-    inputs = [_value_info(name, value) for name, value in values.items()]
+        assert values[0] is not None
+        return {node.outputs[0]: values[0]}
+    proto = onnx.NodeProto()
+    proto.CopyFrom(node.proto)
+    proto.domain = ""
+    given = {f"input{position}": value for position, value in enumerate(values) if value is not None}
+    del proto.input[:]
+    proto.input.extend(f"input{position}" if value is not None else "" for position, value in enumerate(values))
     outputs = [onnx.ValueInfoProto(name=name) for name in node.outputs if name]
-    graph = onnx.helper.make_graph([node.proto], "movement", inputs, outputs)
+    graph = onnx.helper.make_graph([proto], "movement", [_info(*item) for item in given.items()], outputs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
-    results = ReferenceEvaluator(model).run(None, dict(values))
+    results = ReferenceEvaluator(model).run(None, given)
     return {info.name: np.asarray(result, np.int64) for info, result in zip(outputs, results, strict=True)}
 
 
-def _value_info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
+def _info(name: str, value: np.ndarray) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)

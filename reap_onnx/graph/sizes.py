@@ -1,24 +1,27 @@
-"""Shape arithmetic: where each number of a computed shape comes from.
+"""Shape arithmetic: where each number of a computed shape comes from, and what it sizes.
 
 Exporters leave Shape - Gather - Concat chains in front of Reshape, Expand and Resize. The numbers in
 them are followed like channels are: by running the data movement on identities of numbers. A number is
 the size of an axis (right by itself once channels are gone), an element of a constant (which can be
-rewritten), or computed (then the channels it counts must stay).
+rewritten), or computed. Whoever sizes an axis by a number *claims* it; whoever else reads it *computes*
+with it. A number that is computed with keeps its value, so that all channels that it counts must stay.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from reap_onnx.graph.movement import MOVEMENT, run_movement
-from reap_onnx.model.network import Network, Node, Slot
+from reap_onnx.model.network import SMALL, Network, Node, Slot
 
 
 @dataclass(frozen=True)
-class AxisSize:
-    """The size of an axis of a tensor."""
+class Axis:
+    """An axis of a tensor."""
 
     tensor: str
     axis: int
@@ -32,81 +35,117 @@ class Element:
     index: int
 
 
+@dataclass(frozen=True)
+class Number:
+    """A number that stands in a shape.
+
+    Parameters
+    ----------
+    origin
+        The axis whose size it is, the element of a constant, or None where it is computed.
+    sizes
+        The axes that it sizes.
+    computed
+        Who computes with it, as a reason to freeze; empty for nobody.
+    """
+
+    origin: Axis | Element | None
+    sizes: tuple[Axis, ...]
+    computed: str
+
+
 class Sizes:
-    """Origins of the numbers in shape arithmetic; number 0 means computed."""
+    """The numbers of shape arithmetic."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._origins: list[AxisSize | Element | None] = [None]
+        self._origins: list[Axis | Element | None] = []
         self._numbers: dict[str, np.ndarray] = {}
+        self._constants: dict[Slot, np.ndarray] = {}
+        self._sizes: dict[int, list[Axis]] = defaultdict(list)
+        self._computed: dict[int, str] = {}
 
     def __contains__(self, tensor: str) -> bool:
         return tensor in self._numbers
 
-    def origin(self, tensor: str, index: int) -> AxisSize | Element | None:
-        """Where element ``index`` of a shape comes from; None where it is computed."""
-        numbers = self._numbers.get(tensor)
-        return None if numbers is None else self._origins[int(numbers.flat[index])]
+    def numbers(self) -> Iterator[Number]:
+        """Every number that sizes an axis or is computed with."""
+        for number in sorted({*self._sizes, *self._computed}):
+            yield Number(
+                self._origins[number], tuple(self._sizes.get(number, ())), self._computed.get(number, "")
+            )
 
-    def rewritable(self, tensor: str, index: int) -> bool:
-        """Whether element ``index`` follows the number of channels, by itself or by a rewritten constant."""
-        if tensor in self._network.constants:
-            return True
-        return self.origin(tensor, index) is not None
+    def claim(self, slot: Slot, index: int, axis: Axis) -> None:
+        """Say that element ``index`` of what a slot reads is the size of ``axis``."""
+        node = self._network.nodes[slot.node]
+        name = node.inputs[slot.input]
+        numbers = self._constant(slot) if name in self._network.constants else self._numbers.get(name)
+        number = self._unknown(node) if numbers is None else int(numbers.flat[index])
+        self._sizes[number].append(axis)
 
-    def counts(self, tensor: str) -> list[tuple[str, int]]:
-        """Axes whose sizes stand in a shape tensor."""
-        numbers = self._numbers.get(tensor)
-        if numbers is None:
-            return []
-        origins = [self._origins[int(n)] for n in np.unique(numbers)]
-        return [(o.tensor, o.axis) for o in origins if isinstance(o, AxisSize)]
+    def compute(self, tensor: str, node: Node) -> None:
+        """Say that a node computes with the numbers in a tensor."""
+        for number in np.unique(self._numbers.get(tensor, ())).astype(int).tolist():
+            self._computed.setdefault(number, f"{node.op} {node.name} computes with the number of channels")
 
-    def follow(self, node: Node) -> list[tuple[str, int]]:
-        """Follow a node of the arithmetic; returns the axes whose sizes it computes with, rather than moves."""
-        output = node.outputs[0]
+    def follow(self, node: Node) -> None:
+        """Follow a node of the arithmetic: the numbers of its outputs."""
+        shape = self._network.shapes.get(node.inputs[0], ())
         if node.op == "Shape":
-            rank = len(self._network.shapes[node.inputs[0]])
-            axes = range(rank)[slice(node.attributes.get("start", 0), node.attributes.get("end", rank))]
-            self._numbers[output] = np.array([self._add(AxisSize(node.inputs[0], a)) for a in axes], np.int64)
-            return []
+            axes = range(len(shape))[node.attributes.get("start", 0) : node.attributes.get("end", len(shape))]
+            numbers = [self._add(Axis(node.inputs[0], axis)) for axis in axes]
+            self._numbers[node.outputs[0]] = np.array(numbers, np.int64)
+            return
         if node.op == "Size":
-            self._numbers[output] = np.zeros((), np.int64)
-            return [(node.inputs[0], a) for a in range(len(self._network.shapes[node.inputs[0]]))]
-        moved = self._move(node) if node.op in MOVEMENT else None
-        if moved is not None:
-            self._numbers.update(moved)
-            return []
-        for name in node.outputs:
-            if name and name in self._network.small:
-                self._numbers[name] = np.zeros(self._network.shapes[name], np.int64)
-        return [axis for name in node.inputs for axis in self.counts(name)]
-
-    def _move(self, node: Node) -> dict[str, np.ndarray] | None:
-        values: dict[str, np.ndarray] = {}
-        moving = range(len(node.inputs)) if node.op == "Concat" else (0,)
+            for axis in range(len(shape)):
+                number = self._add(Axis(node.inputs[0], axis))
+                self._computed[number] = f"{node.op} {node.name} computes with the number of channels"
+        moving = self._moving(node)
         for position, name in enumerate(node.inputs):
-            if not name:
-                continue
-            if position in moving:
-                if name not in self._numbers and name in self._network.constants:
-                    values[name] = self._constant(Slot(node.index, position), self._network.constants[name])
-                elif name in self._numbers:
-                    values[name] = self._numbers[name]
-                else:
-                    return None
-            elif name in self._network.constants:
-                values[name] = self._network.constants[name]
-            elif name in self._network.small:
-                values[name] = self._network.small[name]
+            if position not in moving:
+                self.compute(name, node)
+        self._numbers |= self._moved(node, moving) if moving else self._results(node)
+
+    def _moving(self, node: Node) -> dict[int, np.ndarray]:
+        """Numbers of the inputs that a node of data movement moves, by position; empty where it cannot be followed."""
+        if node.op not in MOVEMENT:
+            return {}
+        found: dict[int, np.ndarray] = {}
+        for position in range(len(node.inputs)) if node.op == "Concat" else (0,):
+            name = node.inputs[position]
+            if name in self._numbers:
+                found[position] = self._numbers[name]
+            elif name in self._network.constants and self._network.constants[name].size <= SMALL:
+                found[position] = self._constant(Slot(node.index, position))
             else:
-                return None
+                return {}
+        fixed = (name for position, name in enumerate(node.inputs) if name and position not in found)
+        return found if all(self._network.known(name) is not None for name in fixed) else {}
+
+    def _moved(self, node: Node, moving: dict[int, np.ndarray]) -> dict[str, np.ndarray]:
+        values = [
+            moving[position] if position in moving else self._network.known(name)
+            for position, name in enumerate(node.inputs)
+        ]
         return run_movement(node, values, self._network.opset)
 
-    def _constant(self, slot: Slot, value: np.ndarray) -> np.ndarray:
-        numbers = [self._add(Element(slot, index)) for index in range(value.size)]
-        return np.array(numbers, np.int64).reshape(value.shape)
+    def _results(self, node: Node) -> dict[str, np.ndarray]:
+        """New numbers for what a node has computed."""
+        shapes = {name: self._network.shapes[name] for name in node.outputs if name in self._network.small}
+        return {name: np.full(shape, self._unknown(node), np.int64) for name, shape in shapes.items()}
 
-    def _add(self, origin: AxisSize | Element) -> int:
+    def _constant(self, slot: Slot) -> np.ndarray:
+        if slot not in self._constants:
+            value = self._network.constants[self._network.nodes[slot.node].inputs[slot.input]]
+            numbers = [self._add(Element(slot, index)) for index in range(value.size)]
+            self._constants[slot] = np.array(numbers, np.int64).reshape(value.shape)
+        return self._constants[slot]
+
+    def _unknown(self, node: Node) -> int:
+        number = self._add(None)
+        self._computed[number] = f"{node.op} {node.name} makes or reads a computed size"
+        return number
+
+    def _add(self, origin: Axis | Element | None) -> int:
         self._origins.append(origin)
         return len(self._origins) - 1

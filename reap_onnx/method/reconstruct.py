@@ -17,7 +17,7 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import PruneOptions
-from reap_onnx.runtime.statistics import Tap, collect
+from reap_onnx.runtime.statistics import Tap, collect, samples_needed
 
 
 def reconstruct(
@@ -49,13 +49,14 @@ def reconstruct(
     groups = [path.group for path, _ in cut]
     weights: dict[Slot, np.ndarray] = {}
     network = trace.network
+    shuffled = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
     refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
     for wave in _waves(network, refits):
         statistics = collect(
             network.proto,
             with_constants(network, weights),
             wave,
-            dataset,
+            shuffled.first(samples_needed(wave, network.shapes, rows, options.batch)),
             batch=options.batch,
             rows=rows,
             seed=options.seed,

@@ -24,17 +24,24 @@ class Source:
         Path as given, or "model in memory".
     sha256
         Of the serialised model with all its data, hexadecimal.
-    external
-        Whether its weights were in files of their own.
-    path
-        The file; None for a model in memory.
+    files
+        The file and those of its external data; empty for a model in memory.
     """
 
     model: onnx.ModelProto
     name: str
     sha256: str
-    external: bool
-    path: Path | None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def path(self) -> Path | None:
+        """The model's own file; None for a model in memory."""
+        return self.files[0] if self.files else None
+
+    @property
+    def external(self) -> bool:
+        """Whether weights were in files of their own."""
+        return len(self.files) > 1
 
 
 def load_model(source: str | Path | onnx.ModelProto) -> Source:
@@ -47,18 +54,25 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
     """
     if isinstance(source, onnx.ModelProto):
         _check(source, "model in memory")
-        return Source(source, "model in memory", _digest(source), False, None)
+        return Source(source, "model in memory", _digest(source))
     path = Path(source)
     model = _read(path)
     _check(model, str(path))
-    external = any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer)
-    if external:
+    data = _data_files(model, path.parent)
+    if data:
         try:
             onnx.load_external_data_for_model(model, str(path.parent))
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"{path}: external data cannot be read: {reason}", "keep its files beside it") from error
-    return Source(model, str(path), _digest(model), external, path)
+    return Source(model, str(path), _digest(model), (path, *data))
+
+
+def _data_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
+    """Files of a model's external data."""
+    tensors = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return [folder / name for name in sorted(names)]
 
 
 def _read(path: Path) -> onnx.ModelProto:

@@ -15,83 +15,72 @@ if TYPE_CHECKING:
 
 
 _ACTIVATIONS = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid HardSwish "
-    "IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign "
-    "Sqrt Swish Tan Tanh ThresholdedRelu"
+    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu HardSigmoid "
+    "HardSwish IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh Softplus "
+    "Softsign Sqrt Swish Tan Tanh ThresholdedRelu"
 ).split()
 _JOINS = (
-    "Add And BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Mul Or "
-    "Pow Sub Sum Where Xor"
+    "Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max Mean Min "
+    "Mod Mul Or PRelu Pow Sub Sum Where Xor"
 ).split()
 
 
 @rule(*_ACTIVATIONS)
 def activation(node: Node, trace: Trace) -> None:
-    """One input, one output, the same channels."""
+    """One input, one output, the same channels; bounds are single numbers."""
     trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 
-@rule("Clip", "Dropout", limits="bounds and ratio are single numbers")
-def activation_with_numbers(node: Node, trace: Trace) -> None:
-    """As an activation; further inputs are single numbers, further outputs have the shape of the first."""
-    labels = trace.labelled(node.inputs[0])
-    if any(name in trace.labels for name in node.inputs[1:]):
-        trace.freeze(node, "a bound is computed from channels")
+@rule("Dropout", outputs=2, limits="not in training mode")
+def dropout(node: Node, trace: Trace) -> None:
+    """As an activation; the mask has the shape of the output."""
+    training = trace.constant(node.input(2)) if node.input(2) else np.array(False)
+    if training is None or training.any():
+        trace.freeze(node, "it drops at random")
         return
     for name in node.outputs:
-        trace.put(name, labels)
+        trace.put(name, trace.labelled(node.inputs[0]))
 
 
-@rule(*_JOINS, limits="channels joined with values that carry none are frozen; constants are cut")
+@rule(*_JOINS, reads=None, limits="channels that meet computed values without channels are frozen; constants are cut")
 def join(node: Node, trace: Trace) -> None:
-    """Inputs broadcast together; channels that meet are tied."""
-    trace.put(node.outputs[0], tie_inputs(node, trace))
+    """Inputs broadcast together; channels that meet are tied.
 
-
-@rule("PRelu", limits="constant slope")
-def prelu(node: Node, trace: Trace) -> None:
-    """A join with the slope; a slope that is computed freezes."""
-    if trace.constant(node.inputs[1]) is None:
-        trace.freeze(node, "the slope is computed")
+    1. Where two inputs carry channels at the same place, the two are one.
+    2. Where one carries a channel and another that is as large does not, the channel is frozen.
+    3. An input without channels is harmless where it broadcasts, cut where it is constant, else it freezes.
+    """
+    if any(name in node.attributes for name in ("axis", "broadcast")):
+        trace.freeze(node, "it broadcasts as before opset 7")
         return
-    trace.put(node.outputs[0], tie_inputs(node, trace))
-
-
-def tie_inputs(node: Node, trace: Trace) -> Labels | None:
-    """Tie the channels of inputs that broadcast together; the labels of the result."""
     rank = len(trace.shape(node.outputs[0]))
     joined = np.zeros((1,) * rank, np.int64)
-    seen: list[Labels] = []
+    carried: list[Labels] = []
     for name in node.inputs:
         labels = trace.labelled(name)
-        if labels is None:
-            trace.use_sizes(name, node)
-            continue
-        labels = labels.reshape((1,) * (rank - labels.ndim) + labels.shape)
-        trace.channels.tie(joined, labels)
-        joined = np.where(joined > 0, joined, labels)
-        seen.append(labels)
-    if not seen:
-        return None
-    for labels in seen:
-        alone = (labels == 0) & (joined > 0)
-        trace.channels.freeze(
-            np.where(alone, joined, 0), f"{node.op} {node.name} joins them with values that carry no channels"
-        )
+        if labels is not None:
+            carried.append(labels.reshape((1,) * (rank - labels.ndim) + labels.shape))
+            trace.channels.tie(joined, carried[-1])
+            joined = np.where(joined > 0, joined, carried[-1])
+    if not carried:
+        return
+    for labels in carried:
+        alone = np.where((labels == 0) & (joined > 0), joined, 0)
+        trace.channels.freeze(alone, f"{node.op} {node.name} joins them with values that carry no channels")
     joined = trace.channels.compact(joined)
     for position, name in enumerate(node.inputs):
-        _join_plain(node, trace, position, name, joined)
-    return joined
+        if trace.labelled(name) is None:
+            _meet(node, trace, position, joined)
+    trace.put(node.outputs[0], joined)
 
 
-def _join_plain(node: Node, trace: Trace, position: int, name: str, joined: Labels) -> None:
-    """An input without channels: harmless where it broadcasts, cut where it is constant, else it freezes."""
-    if not name or trace.labelled(name) is not None:
-        return
+def _meet(node: Node, trace: Trace, position: int, joined: Labels) -> None:
+    """An input without channels meets those of the other inputs."""
+    name = node.inputs[position]
     shape = (1,) * (joined.ndim - len(trace.shape(name))) + trace.shape(name)
     if all(shape[axis] == 1 for axis in varying(joined)):
         return
     if trace.constant(name) is None or len(varying(joined)) > 1:
         trace.channels.freeze(joined, f"{node.op} {node.name} joins them with {name}, which carries no channels")
-        return
-    trace.cut_like(Slot(node.index, position), joined)
+    else:
+        trace.cut_like(Slot(node.index, position), joined)

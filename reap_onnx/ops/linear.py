@@ -55,24 +55,25 @@ def _take(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.take_along_axis(flat, positions[:, :, None], 1).reshape(-1, x.shape[-1])
 
 
-@rule("Gemm", limits="constant matrix; not transA")
+@rule("Gemm", limits="constant matrix and bias, the bias alike in every row; not transA")
 def gemm(node: Node, trace: Trace) -> None:
-    """``alpha * x @ w + beta * c``; a bias that is no constant is joined like in an Add."""
+    """``alpha * x @ w + beta * c``."""
+    alpha, beta = float(node.attributes.get("alpha", 1.0)), float(node.attributes.get("beta", 1.0))
+    bias = trace.constant(node.input(2)) if node.input(2) else np.zeros(())
     if node.attributes.get("transA", 0):
         trace.freeze(node, "it transposes its data")
-        return
-    transposed = bool(node.attributes.get("transB", 0))
-    geometry = LinearGeometry(transposed, float(node.attributes.get("alpha", 1.0)))
-    bias = trace.constant(node.input(2)) if node.input(2) else None
-    if (node.input(2) and bias is None) or geometry.scale == 0 or node.attributes.get("beta", 1.0) == 0:
-        trace.freeze(node, "its bias is computed or its factors are zero")
-        return
-    features = _product(node, trace, geometry, Slot(node.index, 2), float(node.attributes.get("beta", 1.0)))
-    if features is not None and bias is not None:
-        trace.cut_like(Slot(node.index, 2), features.reshape(1, -1))
+    elif alpha == 0 or beta == 0:
+        trace.freeze(node, "one of its factors is zero")
+    elif bias is None or (bias.ndim == 2 and len(bias) > 1):
+        trace.freeze(node, "its bias is computed" if bias is None else "its bias differs from row to row")
+    else:
+        geometry = LinearGeometry(bool(node.attributes.get("transB", 0)), alpha)
+        features = _product(node, trace, geometry, Slot(node.index, 2), beta)
+        if features is not None and node.input(2):
+            trace.cut_like(Slot(node.index, 2), features.reshape(1, -1))
 
 
-@rule("MatMul", limits="constant matrix on the right; products of two computed tensors are frozen")
+@rule("MatMul", reads=(0, 1), limits="constant matrix on the right; products of two computed tensors are frozen")
 def matmul(node: Node, trace: Trace) -> None:
     """``x @ w`` with a matrix ``w``."""
     _product(node, trace, LinearGeometry(transposed=False), None, 1.0)
@@ -81,22 +82,19 @@ def matmul(node: Node, trace: Trace) -> None:
 def _product(node: Node, trace: Trace, geometry: LinearGeometry, bias: Slot | None, bias_scale: float) -> Labels | None:
     """Register the layer; the labels of its features, None where it is frozen."""
     data, weight = node.inputs[0], trace.constant(node.inputs[1])
+    shape, rank = trace.shape(data), len(trace.shape(data))
     if weight is None or trace.constant(data) is not None:
         trace.freeze(node, "both factors are computed" if weight is None else "its left factor is a constant")
         return None
-    shape, rank = trace.shape(data), len(trace.shape(data))
+    if weight.ndim != 2 or rank < 2:
+        trace.freeze(node, f"a product of shapes {shape} and {weight.shape}")
+        return None
     channels = trace.vector(data, -1)
-    if weight.ndim != 2 or rank < 2 or channels is None:
-        why = (
-            "channels do not lie on its last axis"
-            if channels is None
-            else f"a product of shapes {shape} and {weight.shape}"
-        )
-        trace.freeze(node, why)
+    if channels is None:
+        trace.freeze(node, "channels do not lie on its last axis")
         return None
     features = trace.make(node, trace.shape(node.outputs[0])[-1])
-    cut = {0: features, 1: channels} if geometry.transposed else {0: channels, 1: features}
-    trace.cut(Slot(node.index, 1), cut)
+    trace.cut(Slot(node.index, 1), dict(enumerate((features, channels) if geometry.transposed else (channels, features))))
     uses = float(np.prod(shape[:-1])) / trace.network.batch
     trace.layers.append(
         Layer(node, data, node.outputs[0], Slot(node.index, 1), bias, channels, features, uses, geometry, bias_scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,34 +16,64 @@ if TYPE_CHECKING:
     from reap_onnx.graph.surgery import Surgeon
     from reap_onnx.graph.trace import Trace
 
-_SIZES = {"Reshape": 1, "Expand": 1}
-"""Operators with an input that lists the sizes of their output, and its position."""
 
-
-@rule(
-    "Cast",
-    "DepthToSpace",
-    "Expand",
-    "Flatten",
-    "Identity",
-    "Reshape",
-    "SpaceToDepth",
-    "Squeeze",
-    "Tile",
-    "Transpose",
-    "Unsqueeze",
-)
+@rule("Cast", "Flatten", "Identity", "Tile", "Transpose", "Unsqueeze", limits="constant axes and repeats")
 def move(node: Node, trace: Trace) -> None:
     """The first input is moved by numbers known beforehand."""
-    _move(node, trace, {0})
-    if node.op in _SIZES and len(node.inputs) > 1:
-        trace.list_sizes(Slot(node.index, _SIZES[node.op]), node.outputs[0])
+    _move(node, trace)
 
 
-@rule("Concat")
+@rule("Squeeze", limits="frozen where no axes are named")
+def squeeze(node: Node, trace: Trace) -> None:
+    """Named axes go; without names an axis left with one channel would go too."""
+    if "axes" in node.attributes or node.input(1):
+        _move(node, trace)
+    else:
+        trace.freeze(node, "it squeezes every axis of size 1")
+
+
+@rule("DepthToSpace", "SpaceToDepth", limits="channels on axis 1")
+def shuffle_space(node: Node, trace: Trace) -> None:
+    """Channels and space are exchanged; what is left of the channels stays on axis 1."""
+    if trace.vector(node.inputs[0], 1) is None:
+        trace.freeze(node, "channels do not lie on axis 1")
+    else:
+        _move(node, trace, axis=1)
+
+
+@rule("Reshape", limits="sizes constant or followed")
+def reshape(node: Node, trace: Trace) -> None:
+    """Elements keep their order; sizes that count channels are rewritten, 0 and -1 adapt by themselves."""
+    _move(node, trace)
+    copies = not node.attributes.get("allowzero", 0)
+    _list_sizes(node, trace, adapting=(-1, 0) if copies else (-1,))
+    sizes = trace.network.known(node.inputs[1])
+    if sizes is None or not copies:
+        return
+    for axis in np.flatnonzero(sizes == 0).tolist():
+        before, after = trace.along(node.inputs[0], axis), trace.along(node.outputs[0], axis)
+        if not trace.channels.alike(before, after):
+            for labels in (before, after):
+                trace.channels.freeze(labels, f"Reshape {node.name} copies the size of an axis that holds others")
+
+
+@rule("Expand", limits="sizes constant or followed")
+def expand(node: Node, trace: Trace) -> None:
+    """Axes of size 1 are repeated; sizes that count channels are rewritten, 1 adapts by itself."""
+    _move(node, trace)
+    _list_sizes(node, trace, adapting=(1,))
+
+
+def _list_sizes(node: Node, trace: Trace, adapting: Collection[int]) -> None:
+    """The second input lists the sizes of the last axes of the output."""
+    rank, listed = len(trace.shape(node.outputs[0])), trace.shape(node.inputs[1])[0]
+    trace.list_sizes(Slot(node.index, 1), node.outputs[0], range(rank - listed, rank), adapting)
+
+
+@rule("Concat", reads=None)
 def concat(node: Node, trace: Trace) -> None:
     """All inputs are moved; constants among them are cut like the channels beside them."""
-    _move(node, trace, set(range(len(node.inputs))))
+    _move(node, trace, moving=range(len(node.inputs)))
 
 
 def _rewrite_split(node: Node, surgeon: Surgeon) -> None:
@@ -52,76 +83,68 @@ def _rewrite_split(node: Node, surgeon: Surgeon) -> None:
     parts = [int(surgeon.mask(name, axis).sum()) for name in node.outputs]
     if surgeon.trace.network.opset < 13:
         surgeon.set_attribute(node, "split", parts)
-        return
-    surgeon.replace(Slot(node.index, 1), np.array(parts, np.int64))
-    surgeon.drop_attribute(node, "num_outputs")
+    else:
+        surgeon.replace(Slot(node.index, 1), np.array(parts, np.int64))
+        surgeon.set_attribute(node, "num_outputs", None)
 
 
-@rule("Split", rewrite=_rewrite_split, limits="every part is read")
+@rule("Split", rewrite=_rewrite_split, outputs=None, limits="constant sizes; no output left out")
 def split(node: Node, trace: Trace) -> None:
     """One input, several parts; their sizes are rewritten."""
-    _move(node, trace, {0})
+    if all(node.outputs) and (not node.input(1) or trace.constant(node.input(1)) is not None):
+        _move(node, trace)
+    else:
+        trace.freeze(node, "its sizes are computed, or an output is left out")
 
 
 def _rewrite_slice(node: Node, surgeon: Surgeon) -> None:
-    numbers = _slice_numbers(node, surgeon.trace)
-    if numbers is None:
+    bounds = _bounds(node, surgeon.trace)
+    if bounds is None or all(surgeon.unchanged(node.inputs[0], axis) for axis, _, _ in bounds):
         return
-    starts, ends, axes, _ = numbers
-    shape = surgeon.trace.shape(node.inputs[0])
-    changed = False
-    for i, axis in enumerate(axes):
-        if not surgeon.unchanged(node.inputs[0], axis):
-            mask = surgeon.mask(node.inputs[0], axis)
-            first, last, _ = slice(starts[i], ends[i]).indices(shape[axis])
-            starts[i], ends[i] = int(mask[:first].sum()), int(mask[:last].sum())
-            changed = True
-    if not changed:
-        return
-    if surgeon.trace.network.opset < 10:
-        surgeon.set_attribute(node, "starts", starts)
-        surgeon.set_attribute(node, "ends", ends)
-        return
-    for position, numbers in ((1, starts), (2, ends)):
-        surgeon.replace(
-            Slot(node.index, position), np.array(numbers, surgeon.trace.network.constants[node.inputs[position]].dtype)
-        )
+    starts, ends = [], []
+    for axis, bound, (start, end) in bounds:
+        mask = surgeon.mask(node.inputs[0], axis)
+        first, last, _ = bound.indices(len(mask))
+        starts.append(start if mask.all() else int(mask[:first].sum()))
+        ends.append(end if mask.all() else int(mask[:last].sum()))
+    for position, (name, numbers) in enumerate((("starts", starts), ("ends", ends)), 1):
+        if surgeon.trace.network.opset < 10:
+            surgeon.set_attribute(node, name, numbers)
+        else:
+            like = surgeon.trace.network.constants[node.inputs[position]]
+            surgeon.replace(Slot(node.index, position), np.array(numbers, like.dtype))
 
 
 @rule("Slice", rewrite=_rewrite_slice, limits="constant bounds and step 1 along channels")
 def cut_out(node: Node, trace: Trace) -> None:
     """Bounds along the axis of channels are rewritten."""
-    labels = trace.labelled(node.inputs[0])
+    labels, bounds = trace.labelled(node.inputs[0]), _bounds(node, trace)
     if labels is None:
         return
-    numbers = _slice_numbers(node, trace)
-    if numbers is None:
-        if varying(labels) and any(trace.constant(name) is None for name in node.inputs[1:] if name):
-            shape, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
-            if any(shape[axis] != after[axis] for axis in varying(labels)):
-                trace.freeze(node, "its bounds are computed")
-                return
+    before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
+    if bounds is None and all(before[axis] == after[axis] for axis in varying(labels)):
+        trace.put(node.outputs[0], labels)
+    elif bounds is None:
+        trace.freeze(node, "its bounds are computed")
+    elif any(axis in varying(labels) and bound.step != 1 for axis, bound, _ in bounds):
+        trace.freeze(node, "it takes every n-th channel, or turns their order")
     else:
-        _, _, axes, steps = numbers
-        if any(axis in varying(labels) and step != 1 for axis, step in zip(axes, steps, strict=True)):
-            trace.freeze(node, "it takes every n-th channel")
-            return
-    _move(node, trace, {0})
+        _move(node, trace)
 
 
-def _slice_numbers(node: Node, trace: Trace) -> tuple[list[int], list[int], list[int], list[int]] | None:
-    """Starts, ends, axes and steps of a Slice; None where one of them is computed."""
+def _bounds(node: Node, trace: Trace) -> list[tuple[int, slice, tuple[int, int]]] | None:
+    """Axis, slice and bounds as they stand, for every axis that a Slice cuts; None where a number is computed."""
     rank = len(trace.shape(node.inputs[0]))
     if trace.network.opset < 10:
-        starts, ends = list(node.attributes["starts"]), list(node.attributes["ends"])
-        axes, steps = list(node.attributes.get("axes", range(len(starts)))), [1] * len(starts)
+        numbers = [list(node.attributes.get(name, ())) for name in ("starts", "ends", "axes")] + [[]]
     else:
         values = [trace.constant(node.input(p)) if node.input(p) else np.zeros(0, np.int64) for p in range(1, 5)]
-        if any(value is None for value in values):
+        numbers = [np.ravel(value).tolist() for value in values if value is not None]
+        if len(numbers) < 4:
             return None
-        starts, ends, axes, steps = ([int(x) for x in np.ravel(value)] for value in values if value is not None)
-        axes, steps = axes or list(range(len(starts))), steps or [1] * len(starts)
-    return starts, ends, [axis % rank for axis in axes], steps
+    starts, ends, axes, steps = numbers
+    entries = zip(axes or range(len(starts)), starts, ends, steps or [1] * len(starts), strict=True)
+    return [(axis % rank, slice(start, end, step), (start, end)) for axis, start, end, step in entries]
 
 
 def _rewrite_gather(node: Node, surgeon: Surgeon) -> None:
@@ -130,135 +153,122 @@ def _rewrite_gather(node: Node, surgeon: Surgeon) -> None:
         return
     mask = surgeon.mask(node.inputs[0], axis)
     indices = surgeon.trace.network.constants[node.inputs[1]]
-    indices = np.where(indices < 0, indices + len(mask), indices)
-    moved = (np.cumsum(mask) - 1)[indices]
-    surgeon.replace(Slot(node.index, 1), (moved if indices.ndim == 0 else moved[mask[indices]]).astype(np.int64))
+    places = indices % len(mask)
+    moved = (np.cumsum(mask) - 1)[places]
+    surgeon.replace(
+        Slot(node.index, 1), np.asarray(moved if indices.ndim == 0 else moved[mask[places]], indices.dtype)
+    )
 
 
 @rule("Gather", rewrite=_rewrite_gather, limits="constant indices, one axis of them, along channels")
 def gather(node: Node, trace: Trace) -> None:
-    """Indices along the axis of channels are rewritten."""
+    """Indices along the axis of channels are rewritten; a channel taken by itself stays."""
     labels = trace.labelled(node.inputs[0])
     if labels is None:
-        if node.input(1) in trace.labels:
-            trace.freeze(node, "its indices are computed from channels")
         return
     axis = node.attributes.get("axis", 0) % labels.ndim
     indices = trace.constant(node.inputs[1])
-    if axis in varying(labels) and (indices is None or indices.ndim > 1):
+    if axis not in varying(labels):
+        _move(node, trace)
+    elif indices is None or indices.ndim > 1:
         trace.freeze(node, "its indices are not a constant list")
-        return
-    _move(node, trace, {0})
-    if axis in varying(labels) and indices is not None and indices.ndim == 0:
-        trace.channels.freeze(labels.reshape(-1)[int(indices)], f"Gather {node.name} takes this one channel")
+    else:
+        _move(node, trace)
+        if indices.ndim == 0:
+            trace.channels.freeze(labels.reshape(-1)[int(indices)], f"Gather {node.name} takes this one channel")
 
 
 def _rewrite_pad(node: Node, surgeon: Surgeon) -> None:
     known = _pads(node, surgeon.trace)
-    if known is None:
+    before, after = node.inputs[0], node.outputs[0]
+    if known is None or all(surgeon.unchanged(before, a) and surgeon.unchanged(after, a) for a, _, _ in known):
         return
-    pads, axes = known
-    changed = False
-    for i, axis in enumerate(axes):
-        if surgeon.unchanged(node.outputs[0], axis) and surgeon.unchanged(node.inputs[0], axis):
-            continue
-        changed = True
-        for side, end in ((i, False), (i + len(axes), True)):
-            pads[side] = _kept_pad(
-                pads[side], surgeon.mask(node.inputs[0], axis), surgeon.mask(node.outputs[0], axis), end=end
-            )
-    if not changed:
-        return
+    begins, ends = [], []
+    for axis, begin, end in known:
+        inside, outside = surgeon.mask(before, axis), surgeon.mask(after, axis)
+        begins.append(_kept_pad(begin, inside, outside))
+        ends.append(_kept_pad(end, inside[::-1], outside[::-1]))
     if surgeon.trace.network.opset < 11:
-        surgeon.set_attribute(node, "pads", pads)
+        surgeon.set_attribute(node, "pads", begins + ends)
     else:
-        surgeon.replace(Slot(node.index, 1), np.array(pads, np.int64))
+        surgeon.replace(Slot(node.index, 1), np.array(begins + ends, np.int64))
 
 
-def _kept_pad(pad: int, before: np.ndarray, after: np.ndarray, *, end: bool) -> int:
+def _kept_pad(pad: int, before: np.ndarray, after: np.ndarray) -> int:
     """How much of a pad is left: surviving new channels, or minus the surviving cropped ones."""
-    if end:
-        before, after = before[::-1], after[::-1]
     return int(after[:pad].sum()) if pad >= 0 else -int(before[:-pad].sum())
 
 
 @rule("Pad", rewrite=_rewrite_pad, limits="constant pads and constant mode along channels")
 def pad(node: Node, trace: Trace) -> None:
     """Padding along channels makes new ones, which hold a constant; elsewhere channels pass."""
-    labels = trace.labelled(node.inputs[0])
+    labels, known = trace.labelled(node.inputs[0]), _pads(node, trace)
     if labels is None:
         return
-    known = _pads(node, trace)
-    if known is None:
-        before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
-        if any(before[axis] != after[axis] for axis in varying(labels)):
-            trace.freeze(node, "its pads are computed")
-        else:
-            trace.put(node.outputs[0], labels)
+    before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
+    touched = [axis for axis in varying(labels) if before[axis] != after[axis]]
+    if known is None and touched:
+        trace.freeze(node, "its pads are computed")
         return
-    pads, axes = known
-    for i, axis in enumerate(axes):
-        begin, end = pads[i], pads[i + len(axes)]
-        if axis not in varying(labels) or not (begin or end):
-            continue
-        mode = node.attributes.get("mode", b"constant")
-        if mode != b"constant":
-            trace.freeze(node, f"it pads channels in mode {mode.decode()}")
-            return
+    along = [entry for entry in known or () if entry[0] in varying(labels) and any(entry[1:])]
+    mode = node.attributes.get("mode", b"constant")
+    if along and mode != b"constant":
+        trace.freeze(node, f"it pads channels in mode {mode.decode()}")
+        return
+    for axis, begin, end in along:
         labels = _padded(labels, axis, begin, end, trace)
     trace.put(node.outputs[0], labels)
 
 
 def _padded(labels: Labels, axis: int, begin: int, end: int, trace: Trace) -> Labels:
     kept = labels.take(range(max(-begin, 0), labels.shape[axis] - max(-end, 0)), axis)
-    rank = labels.ndim
-    pieces = [
-        trace.channels.fresh(max(n, 0)).reshape([-1 if a == axis else 1 for a in range(rank)]) for n in (begin, end)
-    ]
-    return np.concatenate([pieces[0], kept, pieces[1]], axis)
+    shape = [-1 if a == axis else 1 for a in range(labels.ndim)]
+    first, last = (trace.channels.fresh(max(count, 0)).reshape(shape) for count in (begin, end))
+    return np.concatenate([first, kept, last], axis)
 
 
-def _pads(node: Node, trace: Trace) -> tuple[list[int], list[int]] | None:
-    """Pads (begins, then ends) and the axes they are for; None where they are computed."""
+def _pads(node: Node, trace: Trace) -> list[tuple[int, int, int]] | None:
+    """Axis, begin and end of every axis that is padded; None where a number is computed."""
     rank = len(trace.shape(node.inputs[0]))
     if trace.network.opset < 11:
-        return [int(p) for p in node.attributes["pads"]], list(range(rank))
-    pads = trace.constant(node.inputs[1])
-    axes = trace.constant(node.input(3)) if node.input(3) else np.arange(rank)
-    if pads is None or axes is None:
-        return None
-    return [int(p) for p in pads], [int(a) % rank for a in np.ravel(axes)]
+        pads, axes = np.array(node.attributes["pads"]), np.arange(rank)
+    else:
+        listed = trace.constant(node.input(3)) if node.input(3) else np.arange(rank)
+        pads_or_none = trace.constant(node.inputs[1])
+        if pads_or_none is None or listed is None:
+            return None
+        pads, axes = pads_or_none, np.ravel(listed) % rank
+    return [(int(axis), int(b), int(e)) for axis, (b, e) in zip(axes, pads.reshape(2, -1).T, strict=True)]
 
 
-def _move(node: Node, trace: Trace, moving: set[int]) -> None:
+def _move(node: Node, trace: Trace, moving: Collection[int] = (0,), axis: int | None = None) -> None:
     """Run the node on labels: inputs in ``moving`` carry them, the others are the node's own numbers."""
-    known = {p: trace.labelled(name) for p, name in enumerate(node.inputs) if p in moving and name}
-    if all(labels is None for labels in known.values()):
+    carried = {position: trace.labelled(node.inputs[position]) for position in moving}
+    known = [labels for labels in carried.values() if labels is not None]
+    if not known:
         return
-    values: dict[str, np.ndarray] = {}
+    fixed = {p: trace.network.known(name) for p, name in enumerate(node.inputs) if name and p not in moving}
+    if any(value is None for value in fixed.values()):
+        trace.freeze(node, "its numbers are computed")
+        return
+    values: list[np.ndarray | None] = []
     for position, name in enumerate(node.inputs):
-        if not name:
-            continue
-        if position not in moving:
-            value = trace.constant(name)
-            values[name] = trace.network.small[name] if value is None else value
-            continue
-        labels = known[position]
-        if labels is None:
-            labels = _labels_beside(node, trace, position, [other for other in known.values() if other is not None])
-        values[name] = np.ascontiguousarray(np.broadcast_to(labels, trace.shape(name)))
+        if position in moving:
+            labels = carried[position]
+            labels = _labels_beside(node, trace, position, known) if labels is None else labels
+            values.append(np.ascontiguousarray(np.broadcast_to(labels, trace.shape(name))))
+        else:
+            values.append(fixed.get(position))
     for name, moved in run_movement(node, values, trace.network.opset).items():
-        trace.put(name, moved)
+        trace.put(name, moved, axis)
 
 
 def _labels_beside(node: Node, trace: Trace, position: int, others: list[Labels]) -> Labels:
     """New labels for a constant in a Concat, along the axis where its neighbours vary; zeros for plain data."""
     name = node.inputs[position]
     rank = len(trace.shape(name))
-    if trace.constant(name) is None:
-        return np.zeros((1,) * rank, np.int64)
     axes = sorted({axis for labels in others for axis in varying(labels)})
-    if len(axes) != 1:
+    if trace.constant(name) is None or len(axes) != 1:
         return np.zeros((1,) * rank, np.int64)
     vector = trace.channels.fresh(trace.shape(name)[axes[0]])
     trace.cut(Slot(node.index, position), {axes[0]: vector})

@@ -12,22 +12,20 @@ if TYPE_CHECKING:
     from reap_onnx.graph.trace import Trace
 
 
-@rule("BatchNormalization", "InstanceNormalization", limits="constant scale, shift and statistics")
+@rule("BatchNormalization", "InstanceNormalization", limits="constant parameters; not in training mode")
 def per_channel(node: Node, trace: Trace) -> None:
     """Axis 1 is normalised channel by channel; the parameters are cut with it."""
     vector = trace.vector(node.inputs[0], 1)
     if vector is None:
         trace.freeze(node, "its channels are not on axis 1")
-        return
-    parameters = [Slot(node.index, p) for p in range(1, len(node.inputs))]
-    if any(trace.constant(node.inputs[slot.input]) is None for slot in parameters):
+    elif any(trace.constant(name) is None for name in node.inputs[1:]):
         trace.freeze(node, "its parameters are computed")
-        return
-    if not vector.any():
-        return
-    for slot in parameters:
-        trace.cut(slot, {0: vector})
-    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
+    elif node.attributes.get("training_mode", 0) or not node.attributes.get("spatial", 1):
+        trace.freeze(node, "it does not normalise channel by channel with fixed statistics")
+    elif vector.any():
+        for position in range(1, len(node.inputs)):
+            trace.cut(Slot(node.index, position), {0: vector})
+        trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 
 @rule(
@@ -48,8 +46,7 @@ def over_axes(node: Node, trace: Trace) -> None:
     old_softmax = node.op in ("Softmax", "LogSoftmax", "Hardmax") and trace.network.opset < 13
     axis = node.attributes.get("axis", 1 if old_softmax else -1) % rank
     several = old_softmax or node.op in ("LayerNormalization", "RMSNormalization")
-    axes = range(axis, rank) if several else (axis,)
-    if any(a in varying(labels) for a in axes):
+    if any(a in varying(labels) for a in (range(axis, rank) if several else (axis,))):
         trace.freeze(node, "it normalises over channels")
-        return
-    trace.put(node.outputs[0], labels)
+    else:
+        trace.put(node.outputs[0], labels)

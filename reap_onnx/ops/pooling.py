@@ -28,22 +28,24 @@ def pool(node: Node, trace: Trace) -> None:
         return
     if any(axis > 1 for axis in varying(labels)):
         trace.freeze(node, "channels lie on an axis that it pools over")
-    elif len(node.outputs) > 1 and node.outputs[1]:
-        trace.freeze(node, "its indices count channels")
     else:
         trace.put(node.outputs[0], labels)
 
 
-@rule("Resize", "Upsample", limits="constant or followed sizes; channels on an axis that keeps its size")
+@rule("Resize", "Upsample", limits="channels on an axis that keeps its size; not tf_crop_and_resize")
 def resize(node: Node, trace: Trace) -> None:
     """Space is resampled; the entry of ``sizes`` for the channels is rewritten."""
+    before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
     labels = trace.labelled(node.inputs[0])
     if labels is None:
         return
-    before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
     if any(before[axis] != after[axis] for axis in varying(labels)):
         trace.freeze(node, "it resizes the axis of channels")
         return
+    if node.attributes.get("coordinate_transformation_mode", b"") == b"tf_crop_and_resize":
+        trace.freeze(node, "it crops")
+        return
     trace.put(node.outputs[0], labels)
-    if node.input(3) and not node.attributes.get("axes"):
-        trace.list_sizes(Slot(node.index, 3), node.outputs[0])
+    if node.input(3):
+        axes = node.attributes.get("axes", range(labels.ndim))
+        trace.list_sizes(Slot(node.index, 3), node.outputs[0], [axis % labels.ndim for axis in axes])

@@ -30,10 +30,8 @@ def reduce(node: Node, trace: Trace) -> None:
         trace.freeze(node, "its axes are computed")
     elif any(axis in axes for axis in varying(labels)):
         trace.freeze(node, "it reduces over channels")
-    elif node.attributes.get("keepdims", 1):
-        trace.put(node.outputs[0], labels)
     else:
-        trace.put(node.outputs[0], labels.squeeze(axes))
+        trace.put(node.outputs[0], labels if node.attributes.get("keepdims", 1) else labels.squeeze(axes))
 
 
 @rule("ArgMax", "ArgMin", limits="frozen over the axis of channels")

@@ -20,28 +20,49 @@ Rewrite = Callable[[Node, "Surgeon"], None]
 class Rule:
     """How channels pass through an operator.
 
-    ``propagate`` reads the labels of a node's inputs and gives labels to its outputs and constants,
-    ties or freezes channels, and registers layers. ``rewrite`` changes what else names a width
-    (attributes, sizes, indices) once channels are gone; labelled constants are cut without it.
+    Parameters
+    ----------
+    op
+        Name of the operator.
+    propagate
+        Reads the labels of a node's inputs, gives labels to its outputs and constants, ties or freezes
+        channels, and registers layers.
+    rewrite
+        Changes what else names a width (attributes, indices) once channels are gone; labelled constants
+        and listed sizes are changed without it.
+    reads
+        Positions of the inputs that may carry channels, None for all; channels on others are frozen.
+    outputs
+        How many outputs the rule knows, None for any number; channels are frozen where a further one is read.
+    limits
+        What the rule does not do, in a phrase.
     """
 
     op: str
     propagate: Propagate
     rewrite: Rewrite | None
+    reads: tuple[int, ...] | None
+    outputs: int | None
     limits: str
 
 
 _RULES: dict[str, Rule] = {}
 
 
-def rule(*ops: str, rewrite: Rewrite | None = None, limits: str = "") -> Callable[[Propagate], Propagate]:
-    """Register a function as the rule of ``ops``; ``limits`` says in a phrase what it does not do."""
+def rule(
+    *ops: str,
+    rewrite: Rewrite | None = None,
+    reads: tuple[int, ...] | None = (0,),
+    outputs: int | None = 1,
+    limits: str = "",
+) -> Callable[[Propagate], Propagate]:
+    """Register a function as the rule of ``ops``; the parameters are those of :class:`Rule`."""
 
     def register(propagate: Propagate) -> Propagate:
         for op in ops:
             if op in _RULES:
                 raise ValueError(f"{op} has a rule already")
-            _RULES[op] = Rule(op, propagate, rewrite, limits)
+            _RULES[op] = Rule(op, propagate, rewrite, reads, outputs, limits)
         return propagate
 
     return register

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from reap_onnx.model.edit import part
 from reap_onnx.numerics.gram import Accumulator, Normal
 from reap_onnx.numerics.rows import sample_positions
 from reap_onnx.runtime.session import Session
+
+
+POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,12 @@ def collect(
             _add(sums, tap, now[tap.layer.data], target, rows / len(dataset), rng)
         advance(len(next(iter(feeds.values()))))
     return {index: [accumulator.result() for accumulator in blocks] for index, blocks in sums.items()}
+
+
+def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
+    """How many samples, in whole batches, give ``rows`` rows at every tap, with at most ``POSITIONS`` of each sample."""
+    positions = [tap.layer.geometry.positions(shapes[tap.layer.output]) for tap in taps if tap.layer.geometry]
+    return batch * max(math.ceil(rows / min(POSITIONS, count) / batch) for count in positions)
 
 
 def _streams(

@@ -1,0 +1,49 @@
+"""Channel pruning for ONNX models, without training.
+
+The verbs of the command ``reap-onnx`` as functions, their options and results as frozen dataclasses.
+"""
+
+from __future__ import annotations
+
+from reap_onnx.data.images import ImageOptions
+from reap_onnx.errors import (
+    CheckError,
+    DataError,
+    ModelError,
+    OutputError,
+    PlanError,
+    ReapError,
+    TargetError,
+    UsageError,
+)
+from reap_onnx.options import PruneOptions, Target
+from reap_onnx.pipeline import InspectResult, PruneResult, apply, compare, demo, inspect, prune
+from reap_onnx.plan import Plan
+from reap_onnx.report.summary import Comparison
+from reap_onnx.version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "CheckError",
+    "Comparison",
+    "DataError",
+    "ImageOptions",
+    "InspectResult",
+    "ModelError",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "PruneOptions",
+    "PruneResult",
+    "ReapError",
+    "Target",
+    "TargetError",
+    "UsageError",
+    "__version__",
+    "apply",
+    "compare",
+    "demo",
+    "inspect",
+    "prune",
+]

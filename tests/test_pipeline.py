@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from nets import chaotic_net, images, macs, outputs, params, residual_net, widths
+
+from reap_onnx import pipeline
+from reap_onnx.errors import CheckError, OutputError, PlanError, TargetError, UsageError
+from reap_onnx.options import PruneOptions, Target
+from reap_onnx.pipeline import PruneResult
+
+SAMPLES = images(96)
+HALF = PruneOptions(Target("macs", fraction=0.5))
+
+
+def prune(model: onnx.ModelProto | Path, options: PruneOptions = HALF, **arguments: object) -> PruneResult:
+    return pipeline.prune(model, SAMPLES, options, **arguments)
+
+
+@pytest.fixture(scope="module")
+def net() -> onnx.ModelProto:
+    return residual_net()
+
+
+@pytest.fixture(scope="module")
+def halved(net: onnx.ModelProto) -> PruneResult:
+    return prune(net)
+
+
+@pytest.fixture
+def source(net: onnx.ModelProto, tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    onnx.save(net, path)
+    return path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# -- nothing asked, nothing changed
+
+
+def test_everything_kept_changes_nothing(net: onnx.ModelProto, source: Path, tmp_path: Path) -> None:
+    result = prune(source, PruneOptions(Target("macs", fraction=1.0)), output=tmp_path / "same.onnx")
+    written = onnx.load(tmp_path / "same.onnx")
+    assert written == net
+    assert np.array_equal(outputs(written, SAMPLES), outputs(net, SAMPLES))
+    assert result.summary.before == result.summary.after
+    assert result.plan.kept == {}
+    assert any("unchanged" in note for note in result.summary.notes)
+
+
+def test_the_model_given_is_never_changed(halved: PruneResult, net: onnx.ModelProto) -> None:
+    assert net == residual_net()
+    assert halved.model != net
+
+
+# -- the same again
+
+
+def test_same_command_and_replayed_plan_give_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    first, again, applied = (tmp_path / f"{name}.onnx" for name in ("first", "again", "applied"))
+    prune(source, output=first, plan=tmp_path / "plan.json")
+    prune(source, output=again)
+    pipeline.apply(source, tmp_path / "plan.json", output=applied)
+    assert first.read_bytes() == again.read_bytes() == applied.read_bytes()
+
+
+def test_plan_in_memory_replays_without_files(net: onnx.ModelProto, halved: PruneResult) -> None:
+    replayed = pipeline.apply(net, halved.plan)
+    assert replayed.model == halved.model
+    assert replayed.summary.comparison is None
+    assert replayed.summary.target == halved.summary.target
+
+
+def test_the_seed_decides_the_weights(net: onnx.ModelProto, halved: PruneResult) -> None:
+    many = np.concatenate([images(300, seed) for seed in range(4)])  # more positions than rows are taken
+    results = [
+        pipeline.prune(net, many, replace(HALF, seed=seed), samples=1100, evaluate=SAMPLES).model for seed in (3, 3, 4)
+    ]
+    assert results[0].graph == results[1].graph
+    assert results[0].graph != results[2].graph
+
+
+# -- targets
+
+
+@pytest.mark.parametrize("fraction", [0.8, 0.5, 0.3])
+def test_macs_are_at_or_under_the_target(net: onnx.ModelProto, fraction: float) -> None:
+    result = prune(net, PruneOptions(Target("macs", fraction=fraction)))
+    assert fraction - 0.1 < macs(result.model) / macs(net) <= fraction
+    assert (result.summary.before.macs, result.summary.after.macs) == (macs(net), macs(result.model))
+
+
+def test_params_are_at_or_under_the_target(net: onnx.ModelProto) -> None:
+    result = prune(net, PruneOptions(Target("params", fraction=0.5)))
+    assert 0.4 < params(result.model) / params(net) <= 0.5
+    assert (result.summary.before.params, result.summary.after.params) == (params(net), params(result.model))
+
+
+def test_absolute_target(net: onnx.ModelProto) -> None:
+    result = prune(net, PruneOptions(Target.parse("macs", "100k")))
+    assert 85_000 < macs(result.model) <= 100_000
+
+
+def test_a_target_above_the_model_asks_for_nothing(net: onnx.ModelProto) -> None:
+    assert prune(net, PruneOptions(Target.parse("macs", "1G"))).model == net
+
+
+def test_impossible_target_writes_nothing(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="smallest that can be reached"):
+        prune(source, PruneOptions(Target("macs", fraction=0.001)), output=tmp_path / "out.onnx")
+    assert files(tmp_path) == ["net.onnx"]
+
+
+# -- limits
+
+
+def test_round_to_keeps_multiples(net: onnx.ModelProto) -> None:
+    result = prune(net, replace(HALF, round_to=4))
+    before, after = widths(net), widths(result.model)
+    changed = {name: made for name, (_, made) in after.items() if made != before[name][1]}
+    assert changed
+    assert all(made % 4 == 0 for made in changed.values())
+
+
+def test_max_cut_and_min_channels(net: onnx.ModelProto) -> None:
+    target = Target("macs", fraction=0.7)
+    for options in (PruneOptions(target, max_cut=0.25), PruneOptions(target, min_channels=7)):
+        before, after = widths(net), widths(prune(net, options).model)
+        for name in before:
+            least = before[name][1] * 0.75 if options.max_cut == 0.25 else min(7, before[name][1])
+            assert after[name][1] >= least
+
+
+def test_freeze_leaves_layers_alone(net: onnx.ModelProto) -> None:
+    result = prune(net, PruneOptions(Target("macs", fraction=0.7), freeze=("block1/*", "down")))
+    before, after = widths(net), widths(result.model)
+    assert after["block1/conv1"] == before["block1/conv1"]
+    assert after["down"][1] == before["down"][1]
+    assert after["block2/conv1"][1] < before["block2/conv1"][1]
+    frozen = {group.name: group.frozen for group in result.summary.groups}
+    assert frozen["block1/conv1"] == "--freeze block1/*"
+
+
+def test_freeze_that_matches_nothing_is_wrong_usage(net: onnx.ModelProto) -> None:
+    with pytest.raises(UsageError, match=r"--freeze typo/\* matches no layer"):
+        prune(net, replace(HALF, freeze=("block1/*", "typo/*")))
+
+
+# -- the quality of the result
+
+
+def test_refit_repairs_most_of_the_damage(net: onnx.ModelProto, halved: PruneResult) -> None:
+    """The same channels without new weights, against the result, on samples that were not calibrated on."""
+    fresh = images(200, seed=9)
+    bare = pipeline.apply(net, replace(halved.plan, weights={})).model
+    assert widths(bare) == widths(halved.model)
+    wanted = outputs(net, fresh)
+    errors = [np.linalg.norm(outputs(m, fresh) - wanted) / np.linalg.norm(wanted) for m in (halved.model, bare)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_comparison_is_on_the_samples_asked_for(net: onnx.ModelProto) -> None:
+    array = images(40, seed=5)
+    labels = outputs(net, array).argmax(1)
+    comparison = prune(net, evaluate={"image": array, "labels": labels}).summary.comparison
+    assert comparison is not None
+    assert (comparison.samples, comparison.accuracy_original) == (40, 1.0)
+    assert comparison.accuracy_pruned == comparison.agreement
+
+
+# -- what stays as it was
+
+
+def test_metadata_tells_what_was_done_and_keeps_what_was_there(net: onnx.ModelProto, halved: PruneResult) -> None:
+    found = {entry.key: entry.value for entry in halved.model.metadata_props}
+    kept = {entry.key: entry.value for entry in net.metadata_props}
+    assert found.keys() - kept.keys() == {"reap_onnx.version", "reap_onnx.plan", "reap_onnx.source_sha256"}
+    assert kept.items() <= found.items()
+    assert found["reap_onnx.source_sha256"] == halved.plan.source_sha256
+    assert '"round_to": 1' in found["reap_onnx.plan"]
+
+
+def test_metadata_of_a_model_pruned_twice_is_that_of_the_last_run(halved: PruneResult) -> None:
+    twice = prune(halved.model, PruneOptions(Target("macs", fraction=0.8)))
+    keys = [entry.key for entry in twice.model.metadata_props]
+    assert len(keys) == len(set(keys))
+    stamped = {entry.key: entry.value for entry in twice.model.metadata_props}
+    assert stamped["reap_onnx.source_sha256"] == twice.plan.source_sha256 != halved.plan.source_sha256
+
+
+def test_everything_but_widths_stays(net: onnx.ModelProto, halved: PruneResult) -> None:
+    pruned = halved.model
+    for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        assert getattr(pruned, name) == getattr(net, name)
+    assert list(pruned.opset_import) == list(net.opset_import)
+    assert (pruned.graph.name, pruned.graph.doc_string) == (net.graph.name, net.graph.doc_string)
+    assert list(pruned.graph.input) == list(net.graph.input)
+    assert list(pruned.graph.output) == list(net.graph.output)
+    assert list(pruned.graph.node) == list(net.graph.node)  # names, order, attributes, doc strings
+    assert [t.name for t in pruned.graph.initializer] == [t.name for t in net.graph.initializer]
+    assert pruned.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
+    assert len({len(outputs(pruned, SAMPLES[:count])) for count in (1, 7)}) == 2
+
+
+def test_a_fixed_batch_stays_fixed() -> None:
+    fixed = residual_net(batch=4)
+    pruned = prune(fixed).model
+    assert pruned.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
+    assert macs(pruned) <= macs(fixed) / 2
+    assert outputs(pruned, SAMPLES[:4]).shape == (4, 5)
+
+
+def test_external_data_in_external_data_out(net: onnx.ModelProto, halved: PruneResult, tmp_path: Path) -> None:
+    source, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
+    onnx.save(net, source, save_as_external_data=True, location="net.weights", size_threshold=0)
+    prune(source, output=out)
+    assert files(tmp_path) == ["net.onnx", "net.weights", "out.onnx", "out.onnx.data"]
+    assert out.stat().st_size < 20_000
+    assert np.array_equal(outputs(str(out), SAMPLES), outputs(halved.model, SAMPLES))
+    once = (tmp_path / "out.onnx.data").read_bytes()
+    prune(source, output=out, force=True)
+    assert (tmp_path / "out.onnx.data").read_bytes() == once  # replaced, not appended to
+
+
+def test_external_data_of_the_input_is_never_overwritten(net: onnx.ModelProto, tmp_path: Path) -> None:
+    onnx.save(net, tmp_path / "net.onnx", save_as_external_data=True, location="out.onnx.data", size_threshold=0)
+    before = (tmp_path / "out.onnx.data").read_bytes()
+    with pytest.raises(OutputError, match=r"out\.onnx\.data: is also an input"):
+        prune(tmp_path / "net.onnx", output=tmp_path / "out.onnx", force=True)
+    assert (tmp_path / "out.onnx.data").read_bytes() == before
+
+
+# -- files
+
+
+def test_dry_run_writes_the_plan_alone(source: Path, tmp_path: Path) -> None:
+    result = prune(source, output=tmp_path / "out.onnx", dry_run=True, plan=tmp_path / "plan.json")
+    assert files(tmp_path) == ["net.onnx", "plan.json"]
+    assert macs(result.model) <= macs(onnx.load(source)) / 2
+
+
+def test_existing_files_need_force(source: Path, tmp_path: Path) -> None:
+    for name in ("out.onnx", "plan.json"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputError, match=r"out\.onnx: exists already"):
+        prune(source, output=tmp_path / "out.onnx")
+    with pytest.raises(OutputError, match=r"plan\.json: exists already"):
+        prune(source, dry_run=True, plan=tmp_path / "plan.json")
+    assert (tmp_path / "out.onnx").read_text() == (tmp_path / "plan.json").read_text() == "mine"
+    prune(source, output=tmp_path / "out.onnx", plan=tmp_path / "plan.json", force=True)
+    assert macs(onnx.load(tmp_path / "out.onnx")) <= macs(onnx.load(source)) / 2
+    assert files(tmp_path) == ["net.onnx", "out.onnx", "plan.json"]
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "link.onnx", "../inputs/net.onnx"])
+def test_the_input_is_never_overwritten(net: onnx.ModelProto, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    onnx.save(net, folder / "net.onnx")
+    os.symlink(folder / "net.onnx", folder / "link.onnx")
+    for arguments in ({"output": folder / name}, {"dry_run": True, "plan": folder / name}):
+        with pytest.raises(OutputError, match="is also an input"):
+            prune(folder / "net.onnx", force=True, **arguments)
+    assert onnx.load(folder / "net.onnx") == net
+
+
+def test_samples_and_plan_are_never_overwritten(source: Path, halved: PruneResult, tmp_path: Path) -> None:
+    np.save(tmp_path / "samples.npy", SAMPLES)
+    (tmp_path / "plan.json").write_text(halved.plan.dumps())
+    with pytest.raises(OutputError, match="is also an input"):
+        pipeline.prune(source, tmp_path / "samples.npy", HALF, output=tmp_path / "samples.npy", force=True)
+    with pytest.raises(OutputError, match="is also an input"):
+        pipeline.apply(source, tmp_path / "plan.json", output=tmp_path / "plan.json", force=True)
+
+
+def test_two_outputs_of_one_name(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="two outputs have the same name"):
+        prune(source, output=tmp_path / "out.json", report=[tmp_path / "out.json"])
+
+
+# -- checks
+
+
+def test_a_failed_check_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match="wiring check"):
+        prune(chaotic_net(), output=tmp_path / "out.onnx", plan=tmp_path / "plan.json")
+    assert files(tmp_path) == []
+
+
+def test_a_failed_model_is_kept_on_request(tmp_path: Path) -> None:
+    model = chaotic_net()
+    with pytest.raises(CheckError, match="wiring check"):
+        prune(model, output=tmp_path / "out.onnx", keep_failed=True)
+    assert files(tmp_path) == ["out.onnx"]
+    assert widths(onnx.load(tmp_path / "out.onnx"))["conv1"][1] < widths(model)["conv1"][1]
+
+
+def test_a_plan_is_for_its_model_alone(halved: PruneResult) -> None:
+    with pytest.raises(PlanError, match="made for another model"):
+        pipeline.apply(residual_net(seed=1), halved.plan)
+
+
+# -- inspect and compare
+
+
+def test_inspect_finds_what_prune_prunes(net: onnx.ModelProto, halved: PruneResult) -> None:
+    found = pipeline.inspect(net).inspection
+    free = {group.name: group.width for group in found.groups if not group.frozen}
+    cut = {group.name: group.width for group in halved.summary.groups if group.kept < group.width}
+    assert cut.items() <= free.items()
+    assert found.cost == halved.summary.before
+    assert found.reach == 1.0
+    assert any("output head_out of the model" in group.frozen for group in found.groups)
+
+
+def test_compare_sees_what_prune_saw(net: onnx.ModelProto, halved: PruneResult) -> None:
+    comparison = pipeline.compare(net, halved.model, SAMPLES, latency_batches=())
+    assert halved.summary.comparison is not None
+    assert comparison.outputs == halved.summary.comparison.outputs
+    assert comparison.agreement == halved.summary.comparison.agreement
