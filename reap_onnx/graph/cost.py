@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from reap_onnx.numerics.allocate import BilinearCost
 
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.trace import Trace
-from reap_onnx.model.network import Network, Node
+from reap_onnx.model.network import Network, Node, Slot
+from reap_onnx.numerics.allocate import BilinearCost
 
 
 def count_macs(network: Network) -> int:
@@ -18,7 +18,7 @@ def count_macs(network: Network) -> int:
 
 def node_macs(network: Network, node: Node) -> float:
     """Multiply-accumulates of one node at batch 1; 0 for any other operator."""
-    if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or node.outputs[0] in network.constants:
+    if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or not _computes(network, node):
         return 0.0
     data, weight, output = (network.shapes[n] for n in (node.inputs[0], node.inputs[1], node.outputs[0]))
     if node.op in ("Conv", "ConvTranspose"):
@@ -36,9 +36,14 @@ def count_params(network: Network) -> int:
 
 
 def _parameters(network: Network) -> list[str]:
-    """Names of the floating-point constants that computing nodes read."""
-    read = {n for node in network.nodes if node.outputs[0] not in network.constants for n in node.inputs if n}
+    """Names of the floating-point constants that computing nodes and their bodies read."""
+    read = {n for node in network.nodes if _computes(network, node) for n in (*node.inputs, *node.captured) if n}
     return sorted(n for n in read if n in network.constants and np.issubdtype(network.dtypes[n], np.floating))
+
+
+def _computes(network: Network, node: Node) -> bool:
+    """Whether a node depends on an input of the model."""
+    return any(name and name not in network.constants for name in node.outputs)
 
 
 def macs_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
@@ -50,16 +55,29 @@ def macs_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
 
 
 def params_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
-    """Parameters as a function of the units kept in each group."""
-    names = _parameters(trace.network)
-    slots = [next((s for s in trace.network.slots(name) if s in trace.cuts), None) for name in names]
-    cut = [(1.0, trace.cuts[slot], _shape(trace, slot)) for slot in slots if slot is not None]
-    fixed = float(sum(trace.network.constants[n].size for n, slot in zip(names, slots, strict=True) if slot is None))
-    return _bilinear(trace, groups, cut, fixed)
+    """Parameters as a function of the units kept in each group; an upper bound where slots share a constant.
+
+    Slots that cut one constant differently each get a copy of their own once channels go; until then the model
+    has less than this says.
+    """
+    fixed, tensors = 0.0, []
+    for name in _parameters(trace.network):
+        shape, cuts = trace.shape(name), _distinct_cuts(trace, name)
+        fixed += float(np.prod(shape)) * (() in cuts)
+        tensors += [(1.0, axes, shape) for axes in cuts.values() if axes]
+    return _bilinear(trace, groups, tensors, fixed)
 
 
-def _shape(trace: Trace, slot: tuple[int, int]) -> tuple[int, ...]:
-    return trace.shape(trace.network.nodes[slot[0]].inputs[slot[1]])
+def _distinct_cuts(trace: Trace, name: str) -> dict[tuple[object, ...], dict[int, Labels]]:
+    """The ways in which computing nodes cut a constant that they read; an empty one is no cut."""
+    network, roots = trace.network, trace.channels.roots
+    cuts = [trace.cuts.get(s, {}) for s in network.slots(name) if _computes(network, network.nodes[s.node])]
+    cuts += [{} for node in network.readers[name] if name in node.captured]
+    return {tuple((axis, roots(vector).tobytes()) for axis, vector in axes.items()): axes for axes in cuts}
+
+
+def _shape(trace: Trace, slot: Slot) -> tuple[int, ...]:
+    return trace.shape(trace.network.nodes[slot.node].inputs[slot.input])
 
 
 def _bilinear(

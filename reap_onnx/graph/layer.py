@@ -14,7 +14,10 @@ from reap_onnx.model.network import Node, Slot
 class Geometry(Protocol):
     """How a kind of layer turns tensors into rows. ``B`` blocks, ``D`` columns and ``M`` features each."""
 
-    feature_axis: int
+    @property
+    def feature_axis(self) -> int:
+        """Axis of the output that its features lie on."""
+        ...
 
     def positions(self, output: tuple[int, ...]) -> int:
         """Output positions of one sample, given the shape of the layer's output."""

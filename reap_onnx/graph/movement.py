@@ -19,12 +19,17 @@ MOVEMENT = frozenset(
 
 def run_movement(node: Node, values: Sequence[np.ndarray | None], opset: int) -> dict[str, np.ndarray]:
     """Outputs of ``node``, int64 by name, when its inputs are ``values``; None for an input that is left out."""
+    data = values[0]
+    assert data is not None
     if node.op in ("Cast", "Identity"):
-        assert values[0] is not None
-        return {node.outputs[0]: values[0]}
+        return {node.outputs[0]: data}
     proto = onnx.NodeProto()
     proto.CopyFrom(node.proto)
     proto.domain = ""
+    for attribute in proto.attribute:
+        if node.op in ("Squeeze", "Unsqueeze") and attribute.name == "axes":  # onnx's reference goes by their order
+            rank = data.ndim + len(attribute.ints) * (node.op == "Unsqueeze")
+            attribute.ints[:] = sorted(axis % rank for axis in attribute.ints)
     given = {f"input{position}": value for position, value in enumerate(values) if value is not None}
     del proto.input[:]
     proto.input.extend(f"input{position}" if value is not None else "" for position, value in enumerate(values))

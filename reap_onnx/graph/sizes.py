@@ -71,9 +71,7 @@ class Sizes:
     def numbers(self) -> Iterator[Number]:
         """Every number that sizes an axis or is computed with."""
         for number in sorted({*self._sizes, *self._computed}):
-            yield Number(
-                self._origins[number], tuple(self._sizes.get(number, ())), self._computed.get(number, "")
-            )
+            yield Number(self._origins[number], tuple(self._sizes.get(number, ())), self._computed.get(number, ""))
 
     def claim(self, slot: Slot, index: int, axis: Axis) -> None:
         """Say that element ``index`` of what a slot reads is the size of ``axis``."""

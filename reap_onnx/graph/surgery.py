@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 
 from reap_onnx.graph.channels import Labels, varying
-from reap_onnx.graph.sizes import Element
+from reap_onnx.graph.sizes import Axis, Element
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import find_rule
 
 if TYPE_CHECKING:
-    from reap_onnx.graph.trace import Dims, Trace
+    from reap_onnx.graph.trace import Trace
 
 
 class Surgeon:
@@ -36,7 +36,7 @@ class Surgeon:
         self._removed = np.unique(trace.channels.roots(np.fromiter(removed, np.int64)))
         self._weights = weights
         self._constants: dict[Slot, np.ndarray] = {}
-        self._attributes: list[tuple[int, str, Any]] = []
+        self._attributes: dict[tuple[int, str], Any] = {}
 
     # -- what rules ask and say ----------------------------------------------------------------
 
@@ -56,17 +56,19 @@ class Surgeon:
         self._constants[slot] = value
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
-        """Give an attribute a new value."""
-        self._attributes.append((node.index, name, value))
-
-    def drop_attribute(self, node: Node, name: str) -> None:
-        """Remove an attribute, if it is there."""
-        self._attributes.append((node.index, name, None))
+        """Give an attribute a new value; None removes it."""
+        self._attributes[node.index, name] = value
 
     # -- the operation -------------------------------------------------------------------------
 
     def operate(self) -> onnx.ModelProto:
-        """The smaller model; a copy of the original where nothing goes and no weight is new."""
+        """The smaller model; a copy of the original where nothing goes and no weight is new.
+
+        1. Constants are cut along the axes that carry removed channels.
+        2. Rules rewrite what else names a width in their nodes.
+        3. Elements of constants that size an axis are written anew.
+        4. Declared shapes of intermediate tensors and constants are mended.
+        """
         network = self.trace.network
         for slot, axes in self.trace.cuts.items():
             value = self._value(slot)
@@ -78,18 +80,15 @@ class Surgeon:
         if len(self._removed):
             for node in network.nodes:
                 rule = find_rule(node.op)
-                if (
-                    rule is not None
-                    and rule.rewrite is not None
-                    and any(name in self.trace.labels for name in node.inputs)
-                ):
+                carries = any(name in self.trace.labels for name in node.inputs)
+                if rule is not None and rule.rewrite is not None and carries:
                     rule.rewrite(node, self)
-            for dims in self.trace.dims:
-                self._rewrite_sizes(dims)
-        model = with_constants(network, self._constants)
-        for index, name, value in self._attributes:
-            _set_attribute(model.graph.node[index], name, value)
-        self._mend_value_info(model)
+            for number in self.trace.sizes.numbers():
+                if isinstance(number.origin, Element) and number.sizes:
+                    self._rewrite(number.origin, number.sizes[0])
+        model = with_constants(network, self._constants, self._attributes)
+        if len(self._removed):
+            self._mend_value_info(model)
         return model
 
     def _stays(self, labels: Labels) -> np.ndarray:
@@ -110,43 +109,33 @@ class Surgeon:
         if cut is not value or slot in self._weights:
             self.replace(slot, cut)
 
-    def _rewrite_sizes(self, dims: Dims) -> None:
-        """Write the new sizes of a tensor's axes where they stand: in the slot or where its numbers come from."""
-        network, labels = self.trace.network, self.trace.labelled(dims.tensor)
-        name = network.nodes[dims.slot.node].inputs[dims.slot.input]
-        for axis in () if labels is None else varying(labels):
-            old, new = self.trace.shape(dims.tensor)[axis], int(self.mask(dims.tensor, axis).sum())
-            if old == new:
-                continue
-            if name in network.constants:
-                self._write(dims.slot, axis, old, new)
-            else:
-                origin = self.trace.sizes.origin(name, axis)
-                if isinstance(origin, Element):
-                    self._write(origin.slot, origin.index, old, new)
-
-    def _write(self, slot: Slot, index: int, old: int, new: int) -> None:
-        network = self.trace.network
-        value = self._constants.get(slot, network.constants[network.nodes[slot.node].inputs[slot.input]])
-        if value.flat[index] == old:  # 0 and -1 follow by themselves
+    def _rewrite(self, element: Element, sized: Axis) -> None:
+        """Write the new size of an axis where it stands."""
+        slot = element.slot
+        value = self._constants.get(slot, self.trace.constant(self.trace.network.nodes[slot.node].inputs[slot.input]))
+        assert value is not None
+        if not self.unchanged(sized.tensor, sized.axis):
             value = value.copy()
-            value.flat[index] = new
+            value.flat[element.index] = self.mask(sized.tensor, sized.axis).sum()
             self.replace(slot, value)
 
     def _mend_value_info(self, model: onnx.ModelProto) -> None:
-        for info in model.graph.value_info:
-            if info.name not in self.trace.labels:
-                continue
-            for axis, dim in enumerate(info.type.tensor_type.shape.dim):
-                if dim.HasField("dim_value"):
-                    mask = self.mask(info.name, axis)
-                    if not mask.all():
-                        dim.dim_value = int(mask.sum())
-
-
-def _set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
-    for attribute in list(node.attribute):
-        if attribute.name == name:
-            node.attribute.remove(attribute)
-    if value is not None:
-        node.attribute.append(onnx.helper.make_attribute(name, value))
+        """Shapes of what has shrunk; of what is gone, or hangs unread on a node that has shrunk, none."""
+        network, labels = self.trace.network, self.trace.labels
+        constants = {t.name: t.dims for t in model.graph.initializer}
+        computed = {name for node in model.graph.node for name in node.output}
+        for index in reversed(range(len(model.graph.value_info))):
+            info = model.graph.value_info[index]
+            dims, producer = info.type.tensor_type.shape.dim, network.producer.get(info.name)
+            if info.name in constants:
+                for dim, size in zip(dims, constants[info.name], strict=False):
+                    dim.dim_value = size
+            elif info.name in labels:
+                for axis in varying(self.trace.channels.compact(labels[info.name])):
+                    if axis < len(dims) and dims[axis].HasField("dim_value"):
+                        dims[axis].dim_value = int(self.mask(info.name, axis).sum())
+            elif producer is not None and (
+                info.name not in computed
+                or (not network.is_read(info.name) and any(name in labels for name in producer.inputs))
+            ):
+                del model.graph.value_info[index]

@@ -1,4 +1,4 @@
-"""What a layer should produce: its output after the affine operators behind it, or after the Add where its branch ends."""
+"""What a layer should produce: its output after affine operators behind it, or after the Add where its branch ends."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Network, Node, Slot
 
+_TINY = 1e-8  # factors below it hide what is in front of them
+
 
 @dataclass(frozen=True)
 class Intercept:
     """The constant that a refitted intercept goes to.
 
     ``value + (new - old) / scale``, where ``old`` and ``new`` are constant parts of the target and
-    ``scale`` (M,) is what the constant is multiplied with on its way there.
+    ``scale`` (M,) is what the constant is multiplied with on its way there. The new constant has the
+    dtype of ``value``.
     """
 
     slot: Slot
@@ -48,90 +51,108 @@ class Target:
     other: str = ""
 
 
+def clipped_to(network: Network, tensor: str) -> tuple[float, float] | None:
+    """Bounds of the activations that alone read a tensor, all the same (0 and inf for a Relu); None for others."""
+    bounds = {_bounds(network, node) for node in network.readers.get(tensor, ())}
+    return next(iter(bounds)) if len(bounds) == 1 and tensor not in network.outputs else None
+
+
+def _bounds(network: Network, node: Node) -> tuple[float, float] | None:
+    if node.op == "Relu":
+        return 0.0, np.inf
+    if node.op != "Clip":
+        return None
+    low, high = node.attributes.get("min", -np.inf), node.attributes.get("max", np.inf)
+    given = [network.constants.get(node.input(position)) for position in (1, 2)]
+    if any(name and value is None for name, value in zip(node.inputs[1:], given, strict=False)):
+        return None
+    return (float(low if given[0] is None else given[0]), float(high if given[1] is None else given[1]))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """``output = factor * input + shift`` per feature; ``slot`` holds ``value``, which enters times ``sign``."""
+
+    factor: np.ndarray
+    shift: np.ndarray
+    slot: Slot | None = None
+    value: np.ndarray | None = None
+    sign: float = 1.0
+
+
 def find_target(trace: Trace, layer: Layer) -> Target:
     """Follow a layer's output through affine operators that nothing else reads, up to an Add."""
-    network = trace.network
-    count = len(layer.features)
-    bias = np.zeros(count)
-    constants: list[tuple[Slot, np.ndarray, np.ndarray]] = []  # slot, value, its factor so far
-    if layer.bias is not None:
-        if layer.has_bias:
-            value = network.constants[layer.node.inputs[layer.bias.input]]
-            bias = np.broadcast_to(layer.bias_scale * value.astype(float).reshape(-1), count).copy()
-            if value.size == count:
-                constants.append((layer.bias, value, np.full(count, layer.bias_scale)))
-    scale, shift, tensor = np.ones(count), bias, layer.output
-    while network.read_once(tensor):
-        node = network.readers[tensor][0]
-        step = _affine(network, layer, node, tensor)
-        if step is None:
-            break
-        factor, added, slot = step
-        scale, shift = scale * factor, shift * factor + added
-        constants = [(s, value, above * factor) for s, value, above in constants]
-        if slot is not None:
-            constants.append((slot, network.constants[node.inputs[slot.input]], np.full(count, _sign(node, slot))))
-        tensor = node.outputs[0]
-    total, other = _following_add(network, tensor)
-    return Target(tensor, scale, shift, _intercept(layer, constants, scale), total, other)
+    network, tensor = trace.network, layer.output
+    scale, shift = np.ones(len(layer.features)), np.zeros(len(layer.features))
+    intercepts: list[Intercept] = []
+    step: _Step | None = _bias(network, layer)
+    while step is not None:
+        scale, shift = scale * step.factor, shift * step.factor + step.shift
+        intercepts = [Intercept(i.slot, i.value, i.scale * step.factor) for i in intercepts]
+        if step.slot is not None and step.value is not None:
+            intercepts.append(Intercept(step.slot, step.value, np.full(len(scale), step.sign)))
+        node = network.readers[tensor][0] if network.read_once(tensor) else None
+        step = None if node is None else _affine(network, layer, node, tensor)
+        tensor = tensor if node is None or step is None else node.outputs[0]
+    if layer.bias is not None and not layer.has_bias:
+        dtype = network.dtypes[layer.node.inputs[layer.weight.input]]
+        intercepts.append(Intercept(layer.bias, np.zeros(len(scale), dtype), scale * layer.bias_scale))
+    writable = (intercept for intercept in intercepts if (np.abs(intercept.scale) > _TINY).all())
+    return Target(tensor, scale, shift, next(writable, None), *_following_add(network, tensor))
 
 
-def _intercept(layer: Layer, constants: list[tuple[Slot, np.ndarray, np.ndarray]], scale: np.ndarray) -> Intercept | None:
-    for slot, value, factor in constants:
-        if (np.abs(factor) > 1e-8).all():
-            return Intercept(slot, value, factor)
-    if layer.bias is not None and not layer.has_bias and (np.abs(scale) > 1e-8).all():
-        return Intercept(layer.bias, np.zeros(len(scale)), scale * layer.bias_scale)
-    return None
+def _bias(network: Network, layer: Layer) -> _Step:
+    """The layer's own bias, as the first step."""
+    ones = np.ones(len(layer.features))
+    if layer.bias is None or not layer.has_bias:
+        return _Step(ones, 0 * ones)
+    value = network.constants[layer.node.inputs[layer.bias.input]]
+    shift = layer.bias_scale * ones * value.astype(float).reshape(-1)
+    return _Step(ones, shift, layer.bias if value.size == len(ones) else None, value, layer.bias_scale)
 
 
-def _affine(network: Network, layer: Layer, node: Node, tensor: str) -> tuple[np.ndarray, np.ndarray, Slot | None] | None:
-    """(factor, shift, slot of an additive constant) per feature of an affine operator; None for any other."""
-    count = len(layer.features)
+def _affine(network: Network, layer: Layer, node: Node, tensor: str) -> _Step | None:
+    """An affine operator, per feature; None for any other."""
     if node.op in ("Identity", "Dropout"):
-        return np.ones(count), np.zeros(count), None
+        ones = np.ones(len(layer.features))
+        return _Step(ones, 0 * ones)
     if node.op == "BatchNormalization":
-        constants = [network.constants.get(name) for name in node.inputs[1:5]]
-        axis = 1 % len(network.shapes[tensor])
-        if any(c is None for c in constants) or layer.geometry is None or not _on(layer, axis, network, tensor):
-            return None
-        gamma, beta, mean, variance = (np.asarray(c, float) for c in constants)
-        factor = gamma / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
-        return factor, beta - factor * mean, Slot(node.index, 2)
-    if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
+        return _normalise(network, layer, node)
+    return _arithmetic(network, layer, node, tensor) if node.op in ("Add", "Sub", "Mul", "Div") else None
+
+
+def _normalise(network: Network, layer: Layer, node: Node) -> _Step | None:
+    constants = [network.constants.get(name) for name in node.inputs[1:5]]
+    if _feature_axis(network, layer) != 1 or any(value is None for value in constants):
         return None
+    if node.attributes.get("training_mode", 0) or not node.attributes.get("spatial", 1):
+        return None
+    gamma, beta, mean, variance = (np.asarray(value, float) for value in constants)
+    factor = gamma / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
+    return _Step(factor, beta - factor * mean, Slot(node.index, 2), constants[1])
+
+
+def _arithmetic(network: Network, layer: Layer, node: Node, tensor: str) -> _Step | None:
+    """Add, Sub, Mul or Div with a constant that holds one number, or one per feature."""
     position = 1 - node.inputs.index(tensor)
-    value = network.constants.get(node.inputs[position])
-    if value is None or (position == 0 and node.op in ("Sub", "Div")):
+    value, shape = network.constants.get(node.inputs[position]), network.shapes[tensor]
+    if value is None or (position == 0 and node.op in ("Sub", "Div")) or network.shapes[node.outputs[0]] != shape:
         return None
-    vector = _per_feature(layer, network, tensor, node, value)
-    if vector is None:
-        return None
-    if node.op in ("Mul", "Div"):
-        return (vector if node.op == "Mul" else 1 / vector), np.zeros(count), None
-    slot = Slot(node.index, position) if value.size == count else None
-    return np.ones(count), (vector if node.op == "Add" else -vector), slot
-
-
-def _sign(node: Node, slot: Slot) -> float:
-    return -1.0 if node.op == "Sub" else 1.0
-
-
-def _on(layer: Layer, axis: int, network: Network, tensor: str) -> bool:
-    assert layer.geometry is not None
-    return layer.geometry.feature_axis % len(network.shapes[tensor]) == axis
-
-
-def _per_feature(layer: Layer, network: Network, tensor: str, node: Node, value: np.ndarray) -> np.ndarray | None:
-    """A constant operand as a vector over features; None where it varies along another axis or broadens the tensor."""
-    shape = network.shapes[tensor]
-    if layer.geometry is None or network.shapes[node.outputs[0]] != shape:
-        return None
-    axis = layer.geometry.feature_axis % len(shape)
     sizes = (1,) * (len(shape) - value.ndim) + value.shape
-    if len(sizes) != len(shape) or any(size != 1 for a, size in enumerate(sizes) if a != axis):
+    if any(size != 1 for axis, size in enumerate(sizes) if axis != _feature_axis(network, layer)):
         return None
-    return np.broadcast_to(value.astype(float).reshape(-1), len(layer.features)).copy()
+    ones = np.ones(len(layer.features))
+    vector = ones * value.astype(float).reshape(-1)
+    if node.op in ("Mul", "Div"):
+        factor = vector if node.op == "Mul" else 1 / np.where(vector == 0, np.nan, vector)
+        return _Step(factor, 0 * ones) if np.isfinite(factor).all() else None
+    sign = 1.0 if node.op == "Add" else -1.0
+    return _Step(ones, sign * vector, Slot(node.index, position) if value.size == len(ones) else None, value, sign)
+
+
+def _feature_axis(network: Network, layer: Layer) -> int:
+    """Axis of the layer's features, in its output and in all that affine operators make of it; -1 for none."""
+    return -1 if layer.geometry is None else layer.geometry.feature_axis % len(network.shapes[layer.output])
 
 
 def _following_add(network: Network, tensor: str) -> tuple[str, str]:

@@ -13,9 +13,10 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import Problem, ridge_of
-from reap_onnx.numerics.refit import refit
+from reap_onnx.numerics.refit import ClippedRows, refit, refit_clipped
 from reap_onnx.runtime.statistics import Tap
 
+CLIPPED_ROUNDS = 4
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
 
 
@@ -26,9 +27,7 @@ def column_labels(trace: Trace, tap: Tap) -> Labels:
     return np.pad(columns, ((0, 0), (0, 1))) if tap.intercept else columns
 
 
-def group_problems(
-    trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, removed: Labels
-) -> list[Problem]:
+def group_problems(trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, removed: Labels) -> list[Problem]:
     """The problems of one layer in which the units of ``group`` compete; columns of ``removed`` channels are gone.
 
     The weight makes errors relative to the variance of the layer's target, so that layers can be added up.
@@ -56,10 +55,17 @@ def group_problems(
     return problems
 
 
-def refitted(trace: Trace, tap: Tap, normals: Sequence[Normal], removed: Labels) -> dict[Slot, np.ndarray]:
+def refitted(
+    trace: Trace,
+    tap: Tap,
+    normals: Sequence[Normal],
+    removed: Labels,
+    rows: Sequence[ClippedRows | None] = (),
+) -> dict[Slot, np.ndarray]:
     """New weight and intercept of a layer that has lost the channels ``removed``, in their original shapes.
 
-    Columns of removed channels are zero. Output features that the target barely depends on keep their weights.
+    Columns of removed channels are zero. With ``rows``, one per block, errors that the activation behind the
+    layer hides do not count. Output features that the target barely depends on keep their weights.
     """
     layer, target = tap.layer, tap.target
     assert layer.geometry is not None
@@ -75,7 +81,13 @@ def refitted(trace: Trace, tap: Tap, normals: Sequence[Normal], removed: Labels)
             prior = np.concatenate([prior, shift[block][None]])
         gram, cross = normal.gram / normal.rows, normal.cross / normal.rows
         solution = np.zeros_like(prior)
-        solution[keep] = refit(gram, cross, keep, ridge_of(gram, RIDGE), prior, intercept=tap.intercept)
+        ridge, sample = ridge_of(gram, RIDGE), rows[block] if rows else None
+        if sample is None:
+            solution[keep] = refit(gram, cross, keep, ridge, prior, intercept=tap.intercept)
+        else:
+            solution[keep] = refit_clipped(
+                gram, cross, keep, ridge, prior, sample, rounds=CLIPPED_ROUNDS, intercept=tap.intercept
+            )
         new[block] = solution[: old.shape[1]]
         if tap.intercept:
             shift[block] = solution[-1]

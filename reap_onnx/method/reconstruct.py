@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
+from reap_onnx.graph.targets import clipped_to
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.method.select import GroupPath
@@ -17,7 +19,7 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import PruneOptions
-from reap_onnx.runtime.statistics import Tap, collect, samples_needed
+from reap_onnx.runtime.statistics import Tap, collect_rows, samples_needed
 
 
 def reconstruct(
@@ -31,6 +33,8 @@ def reconstruct(
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Labels, dict[Slot, np.ndarray]]:
     """Choose the channels at the given widths and refit every layer that lost some, in topological order.
+
+    As few samples are run, from the first on, as give ``rows`` rows per layer: they should be in random order.
 
     1. A layer's input comes from the network as pruned so far, its target from the original one; where its
        branch ends in an Add, the target is the original sum less the other operand as it is by now.
@@ -49,26 +53,26 @@ def reconstruct(
     groups = [path.group for path, _ in cut]
     weights: dict[Slot, np.ndarray] = {}
     network = trace.network
-    shuffled = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
     refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
     for wave in _waves(network, refits):
-        statistics = collect(
+        measured = collect_rows(
             network.proto,
             with_constants(network, weights),
             wave,
-            shuffled.first(samples_needed(wave, network.shapes, rows, options.batch)),
+            dataset.first(samples_needed(wave, network.shapes, rows, options.batch)),
             batch=options.batch,
             rows=rows,
             seed=options.seed,
             providers=options.providers,
         )
         for tap in wave:
-            normals = statistics[tap.layer.node.index]
+            blocks = measured[tap.layer.node.index]
+            normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
             for group in groups:
                 if layers_to_refit([group]) == [tap.layer]:
                     others = _all({name: units for name, units in removed.items() if name != group.name})
                     removed[group.name] = _choose(trace, tap, normals, group, others, left[group.name])
-            weights |= refitted(trace, tap, normals, _all(removed))
+            weights |= refitted(trace, tap, normals, _all(removed), kept_rows)
             advance(1)
     return _all(removed), weights
 
@@ -77,20 +81,23 @@ def _all(removed: Mapping[str, Labels]) -> Labels:
     return np.concatenate([np.zeros(0, np.int64), *removed.values()])
 
 
-def _choose(
-    trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, others: Labels, kept: int
-) -> Labels:
+def _choose(trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, others: Labels, kept: int) -> Labels:
     problems = group_problems(trace, tap, normals, group, others)
     return group.units[removal_path(problems, len(group.units), RIDGE, stop=kept).order]
 
 
 def _tap(network: Network, tap: Tap, groups: Sequence[Group]) -> Tap:
-    """The tap with its target after the Add, where the other operand is final by the time the layer is refitted."""
+    """The tap with its target after the Add, where the other operand is final by the time the layer is refitted.
+
+    Where only clipping activations read the target, it says so.
+    """
     if not tap.target.other:
-        return tap
+        return replace(tap, clip=clipped_to(network, tap.target.branch))
     before = _ancestors(network, tap.target.other)
     later = [layer.node.index for layer in layers_to_refit(groups) if layer.node.index in before]
-    return Tap(tap.layer, tap.target, residual=all(index < tap.layer.node.index for index in later))
+    if any(index > tap.layer.node.index for index in later):
+        return tap
+    return replace(tap, residual=True, clip=clipped_to(network, tap.target.total))
 
 
 def _waves(network: Network, taps: Sequence[Tap]) -> Iterator[list[Tap]]:

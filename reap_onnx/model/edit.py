@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ from reap_onnx.model.network import Network, Slot, subgraphs
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy that shares nothing with ``model``."""
-    copy = onnx.ModelProto()
+    copy: onnx.ModelProto = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
 
@@ -28,7 +29,7 @@ def part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     tensors = graph.tensors()
     graph.outputs = [tensors[name] for name in dict.fromkeys(outputs)]
     graph.cleanup(remove_unused_graph_inputs=True)
-    exported = gs.export_onnx(graph, do_type_check=False)
+    exported: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     exported.ir_version = model.ir_version
     del exported.graph.value_info[:]
     known = {i.name for i in exported.graph.input} | {o for n in exported.graph.node for o in n.output}
@@ -38,16 +39,23 @@ def part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
     return exported
 
 
-def with_constants(network: Network, constants: Mapping[Slot, np.ndarray]) -> onnx.ModelProto:
+def with_constants(
+    network: Network, constants: Mapping[Slot, np.ndarray], attributes: Mapping[tuple[int, str], Any] | None = None
+) -> onnx.ModelProto:
     """A copy of the model in which the constant inputs ``constants`` have new values.
 
     An initializer whose every reader gets the same new value is replaced under its own name; otherwise
     the slot gets an initializer of its own. A slot past the end of a node's inputs adds an input (a
-    bias). Constants that nothing reads any longer are removed.
+    bias). Constants that were read and are read no longer are removed.
+
+    Parameters
+    ----------
+    attributes
+        New values of attributes, by the index of their node and their name; None removes one.
     """
     model = copy_model(network.proto)
     initializers = {t.name: t for t in model.graph.initializer}
-    taken = set(initializers) | set(network.shapes) | {i.name for i in model.graph.input}
+    taken = _all_names(model.graph)
     done: set[Slot] = set()
     for slot, value in constants.items():
         if slot in done:
@@ -56,47 +64,52 @@ def with_constants(network: Network, constants: Mapping[Slot, np.ndarray]) -> on
         name = node.input[slot.input] if slot.input < len(node.input) else ""
         same = [s for s in network.slots(name) if s in constants and _equal(constants[s], value)] if name else [slot]
         done.update(same)
-        everywhere = name in initializers and _read_only_by(network, name, same)
-        if everywhere:
+        if name in initializers and _read_only_by(network, name, same):
             _set_initializer(model, initializers[name], value)
             continue
         fresh = _unused_name(name or f"{network.nodes[slot.node].name}_bias", taken)
-        model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), fresh))
+        _add_initializer(model, fresh, value)
         for other in same:
             _set_input(model.graph.node[other.node], other.input, fresh)
-    remove_unread_constants(model, network.constants.keys())
+    for (index, name), value in (attributes or {}).items():
+        _set_attribute(model.graph.node[index], name, value)
+    _remove_unread_constants(model, network)
     return model
 
 
-def remove_unread_constants(model: onnx.ModelProto, constants: Collection[str]) -> None:
+def _remove_unread_constants(model: onnx.ModelProto, network: Network) -> None:
     """Remove initializers and constant nodes that were read before and are read no longer, in place."""
     kept = {o.name for o in model.graph.output}
-    nodes = []
-    for node in reversed(model.graph.node):
-        fixed = bool(node.output) and all(name in constants for name in node.output if name)
-        if not fixed or any(name in kept for name in node.output):
-            nodes.append(node)
+    dead = set()
+    for index in reversed(range(len(model.graph.node))):
+        node = model.graph.node[index]
+        names = [name for name in node.output if name]
+        unread = all(name in network.constants and network.is_read(name) for name in names)
+        if unread and not kept.intersection(names):
+            dead.add(index)
+        else:
             kept.update(node.input)
-            for body in subgraphs(node):
-                kept.update(_names(body))
-    if len(nodes) < len(model.graph.node):
-        remaining = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(nodes)]
-        del model.graph.node[:]
-        model.graph.node.extend(remaining)
-    unread = [t for t in model.graph.initializer if t.name not in kept]
-    for tensor in unread:
-        model.graph.initializer.remove(tensor)
-    gone = {t.name for t in unread}
-    for inputs in [i for i in model.graph.input if i.name in gone]:
-        model.graph.input.remove(inputs)
+            kept.update(name for body in subgraphs(node) for name in _all_names(body))
+    _delete(model.graph.node, [index in dead for index in range(len(model.graph.node))])
+    graph = model.graph
+    gone = {name for name in network.constants if network.is_read(name) and name not in kept}
+    _delete(graph.initializer, [tensor.name in gone for tensor in graph.initializer])
+    _delete(graph.sparse_initializer, [tensor.values.name in gone for tensor in graph.sparse_initializer])
+    _delete(graph.input, [value.name in gone for value in graph.input])
 
 
-def _names(graph: onnx.GraphProto) -> set[str]:
-    names = {o.name for o in graph.output}
+def _delete(items: MutableSequence[Any], flags: Sequence[bool]) -> None:
+    for index in reversed([i for i, flag in enumerate(flags) if flag]):
+        del items[index]
+
+
+def _all_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name of a tensor in a graph and its bodies."""
+    names = {value.name for values in (graph.input, graph.output, graph.initializer) for value in values}
+    names.update(tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
-        names.update(node.input)
-        for body in subgraphs(node):
-            names |= _names(body)
+        names.update((*node.input, *node.output))
+        names.update(name for body in subgraphs(node) for name in _all_names(body))
     return names
 
 
@@ -117,6 +130,21 @@ def _set_initializer(model: onnx.ModelProto, tensor: onnx.TensorProto, value: np
     for declared in model.graph.input:
         if declared.name == tensor.name:
             declared.CopyFrom(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, value.shape))
+
+
+def _add_initializer(model: onnx.ModelProto, name: str, value: np.ndarray) -> None:
+    """Add a constant; before IR version 4 it must be an input of the graph too."""
+    tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    model.graph.initializer.append(tensor)
+    if model.ir_version < 4:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, value.shape))
+
+
+def _set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    for attribute in [a for a in node.attribute if a.name == name]:
+        node.attribute.remove(attribute)
+    if value is not None:
+        node.attribute.append(onnx.helper.make_attribute(name, value))
 
 
 def _set_input(node: onnx.NodeProto, position: int, name: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 
 from reap_onnx.errors import ModelError
 
@@ -57,7 +57,6 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
         return Source(source, "model in memory", _digest(source))
     path = Path(source)
     model = _read(path)
-    _check(model, str(path))
     data = _data_files(model, path.parent)
     if data:
         try:
@@ -65,6 +64,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"{path}: external data cannot be read: {reason}", "keep its files beside it") from error
+    _check(str(path), str(path))
     return Source(model, str(path), _digest(model), (path, *data))
 
 
@@ -92,7 +92,8 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _check(model: onnx.ModelProto, name: str) -> None:
+def _check(model: onnx.ModelProto | str, name: str) -> None:
+    """The model, or the one in a file, is valid; only from its path does onnx find external data."""
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:

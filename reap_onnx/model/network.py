@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-_SMALL = 64  # elements; integer tensors up to this size may be shapes, so that their values are kept
+SMALL = 64  # elements; integer tensors up to this size may be shapes, so that their values are kept
 
 
 class Slot(NamedTuple):
@@ -79,6 +79,7 @@ class Network:
         self.proto = proto
         self.nodes = tuple(Node(index, node) for index, node in enumerate(proto.graph.node))
         initializers = {t.name for t in proto.graph.initializer}
+        initializers |= {t.values.name for t in proto.graph.sparse_initializer}
         self.inputs = tuple(i.name for i in proto.graph.input if i.name not in initializers)
         self.outputs = tuple(o.name for o in proto.graph.output)
         self.producer = {name: node for node in self.nodes for name in node.outputs if name}
@@ -99,7 +100,7 @@ class Network:
             self.shapes[name], self.dtypes[name] = value.shape, value.dtype
             if name in fixed:
                 self.constants[name] = value
-            elif value.size <= _SMALL and np.issubdtype(value.dtype, np.integer):
+            elif value.size <= SMALL and np.issubdtype(value.dtype, np.integer):
                 self.small[name] = value
         self.batch = self.shapes[self.inputs[0]][0] if self.inputs and self.shapes[self.inputs[0]] else 1
 
@@ -116,6 +117,15 @@ class Network:
     def opset(self) -> int:
         """Version of the standard operator set."""
         return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+    def known(self, tensor: str) -> np.ndarray | None:
+        """Value of a constant, or of a small integer tensor as the run computed it; None for any other."""
+        value = self.constants.get(tensor)
+        return self.small.get(tensor) if value is None else value
+
+    def is_read(self, tensor: str) -> bool:
+        """Whether a node reads a tensor, or it is an output of the model."""
+        return tensor in self.readers or tensor in self.outputs
 
     def slots(self, tensor: str) -> Iterator[Slot]:
         """Every slot that reads ``tensor``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +40,7 @@ def check_output(output: Path, sources: Sequence[Path], *, force: bool) -> None:
     try:
         _check_output(output, sources, force)
     except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror}", "choose another name") from error
+        raise OutputError(f"{output}: cannot be written: {error.strerror}", "choose another place") from error
 
 
 def _check_output(output: Path, sources: Sequence[Path], force: bool) -> None:
@@ -56,8 +55,8 @@ def _check_output(output: Path, sources: Sequence[Path], force: bool) -> None:
             raise OutputError(f"{output}: exists already", "overwrite it with --force, or choose another name")
     if not output.parent.is_dir():
         raise OutputError(f"{output}: there is no folder {output.parent}", "make it first")
-    if not os.access(output.parent, os.W_OK):
-        raise OutputError(f"{output}: the folder {output.parent} cannot be written to", "choose another folder")
+    with tempfile.TemporaryFile(dir=output.parent):
+        pass  # what it raises is the reason why nothing can be written there
 
 
 def write_text(path: Path, text: str) -> None:

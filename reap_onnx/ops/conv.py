@@ -135,7 +135,7 @@ def _freeze_mixed(trace: Trace, alike: Labels, node: Node) -> None:
 
 
 def _window(node: Node, trace: Trace) -> Window:
-    """Geometry with every default and ``auto_pad`` resolved."""
+    """Geometry with every default, ``auto_pad`` and ``output_shape`` resolved."""
     spatial_in, spatial_out = trace.shape(node.inputs[0])[2:], trace.shape(node.outputs[0])[2:]
     rank = len(spatial_in)
     kernel = tuple(trace.shape(node.inputs[1])[2:])
@@ -143,21 +143,14 @@ def _window(node: Node, trace: Trace) -> Window:
     dilations = tuple(node.attributes.get("dilations", (1,) * rank))
     pads = tuple(node.attributes.get("pads", (0,) * (2 * rank)))
     auto = node.attributes.get("auto_pad", b"NOTSET")
-    if node.op == "ConvTranspose":
-        extra = tuple(node.attributes.get("output_padding", (0,) * rank))
-        if auto in (b"SAME_UPPER", b"SAME_LOWER") or node.attributes.get("output_shape"):
-            reach = [
-                s * (i - 1) + o + (k - 1) * d + 1
-                for i, s, o, k, d in zip(spatial_in, strides, extra, kernel, dilations, strict=True)
-            ]
-            total = [max(r - out, 0) for r, out in zip(reach, spatial_out, strict=True)]
-            pads = _share(total, upper=auto != b"SAME_UPPER")
-    elif auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        reach = [
-            (out - 1) * s + (k - 1) * d + 1
-            for out, s, k, d in zip(spatial_out, strides, kernel, dilations, strict=True)
-        ]
-        total = [max(r - i, 0) for r, i in zip(reach, spatial_in, strict=True)]
+    if auto == b"VALID":
+        pads = (0,) * (2 * rank)
+    elif auto != b"NOTSET" or "output_shape" in node.attributes:
+        transposed = node.op == "ConvTranspose"
+        large, small = (spatial_out, spatial_in) if transposed else (spatial_in, spatial_out)
+        extra = node.attributes.get("output_padding", (0,) * rank)
+        sizes = zip(large, small, kernel, strides, dilations, extra, strict=True)
+        total = [max((n - 1) * s + (k - 1) * d + 1 + e - size, 0) for size, n, k, s, d, e in sizes]
         pads = _share(total, upper=auto == b"SAME_UPPER")
     return Window(kernel, strides, pads, dilations)
 

@@ -25,15 +25,15 @@ _JOINS = (
 ).split()
 
 
-@rule(*_ACTIVATIONS)
+@rule(*_ACTIVATIONS, limits="bounds are single numbers")
 def activation(node: Node, trace: Trace) -> None:
-    """One input, one output, the same channels; bounds are single numbers."""
+    """One input, one output, the same channels."""
     trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 
 @rule("Dropout", outputs=2, limits="not in training mode")
 def dropout(node: Node, trace: Trace) -> None:
-    """As an activation; the mask has the shape of the output."""
+    """One input, the same channels in the output and in the mask."""
     training = trace.constant(node.input(2)) if node.input(2) else np.array(False)
     if training is None or training.any():
         trace.freeze(node, "it drops at random")

@@ -57,7 +57,7 @@ def _take(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 @rule("Gemm", limits="constant matrix and bias, the bias alike in every row; not transA")
 def gemm(node: Node, trace: Trace) -> None:
-    """``alpha * x @ w + beta * c``."""
+    """Channels on the last axis in, new channels out: ``alpha * x @ w + beta * c``."""
     alpha, beta = float(node.attributes.get("alpha", 1.0)), float(node.attributes.get("beta", 1.0))
     bias = trace.constant(node.input(2)) if node.input(2) else np.zeros(())
     if node.attributes.get("transA", 0):
@@ -75,7 +75,7 @@ def gemm(node: Node, trace: Trace) -> None:
 
 @rule("MatMul", reads=(0, 1), limits="constant matrix on the right; products of two computed tensors are frozen")
 def matmul(node: Node, trace: Trace) -> None:
-    """``x @ w`` with a matrix ``w``."""
+    """Channels on the last axis in, new channels out: ``x @ w`` with a matrix ``w``."""
     _product(node, trace, LinearGeometry(transposed=False), None, 1.0)
 
 
@@ -84,7 +84,9 @@ def _product(node: Node, trace: Trace, geometry: LinearGeometry, bias: Slot | No
     data, weight = node.inputs[0], trace.constant(node.inputs[1])
     shape, rank = trace.shape(data), len(trace.shape(data))
     if weight is None or trace.constant(data) is not None:
-        trace.freeze(node, "both factors are computed" if weight is None else "its left factor is a constant")
+        trace.freeze(
+            node, "its left factor is a constant" if trace.constant(data) is not None else "both factors are computed"
+        )
         return None
     if weight.ndim != 2 or rank < 2:
         trace.freeze(node, f"a product of shapes {shape} and {weight.shape}")
@@ -94,7 +96,9 @@ def _product(node: Node, trace: Trace, geometry: LinearGeometry, bias: Slot | No
         trace.freeze(node, "channels do not lie on its last axis")
         return None
     features = trace.make(node, trace.shape(node.outputs[0])[-1])
-    trace.cut(Slot(node.index, 1), dict(enumerate((features, channels) if geometry.transposed else (channels, features))))
+    trace.cut(
+        Slot(node.index, 1), dict(enumerate((features, channels) if geometry.transposed else (channels, features)))
+    )
     uses = float(np.prod(shape[:-1])) / trace.network.batch
     trace.layers.append(
         Layer(node, data, node.outputs[0], Slot(node.index, 1), bias, channels, features, uses, geometry, bias_scale)

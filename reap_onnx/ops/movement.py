@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @rule("Cast", "Flatten", "Identity", "Tile", "Transpose", "Unsqueeze", limits="constant axes and repeats")
 def move(node: Node, trace: Trace) -> None:
-    """The first input is moved by numbers known beforehand."""
+    """Channels go where the elements go."""
     _move(node, trace)
 
 
 @rule("Squeeze", limits="frozen where no axes are named")
 def squeeze(node: Node, trace: Trace) -> None:
-    """Named axes go; without names an axis left with one channel would go too."""
+    """Channels go where the elements go; without named axes, one left with a single channel would go too."""
     if "axes" in node.attributes or node.input(1):
         _move(node, trace)
     else:
@@ -72,7 +72,7 @@ def _list_sizes(node: Node, trace: Trace, adapting: Collection[int]) -> None:
 
 @rule("Concat", reads=None)
 def concat(node: Node, trace: Trace) -> None:
-    """All inputs are moved; constants among them are cut like the channels beside them."""
+    """Channels of all inputs come together; a constant among them brings channels of its own, which are cut too."""
     _move(node, trace, moving=range(len(node.inputs)))
 
 
@@ -90,7 +90,7 @@ def _rewrite_split(node: Node, surgeon: Surgeon) -> None:
 
 @rule("Split", rewrite=_rewrite_split, outputs=None, limits="constant sizes; no output left out")
 def split(node: Node, trace: Trace) -> None:
-    """One input, several parts; their sizes are rewritten."""
+    """Every part takes its channels; sizes of parts are rewritten."""
     if all(node.outputs) and (not node.input(1) or trace.constant(node.input(1)) is not None):
         _move(node, trace)
     else:
@@ -99,14 +99,14 @@ def split(node: Node, trace: Trace) -> None:
 
 def _rewrite_slice(node: Node, surgeon: Surgeon) -> None:
     bounds = _bounds(node, surgeon.trace)
-    if bounds is None or all(surgeon.unchanged(node.inputs[0], axis) for axis, _, _ in bounds):
+    if not _is_constant(node, surgeon.trace) or all(surgeon.unchanged(node.inputs[0], axis) for axis, _ in bounds):
         return
     starts, ends = [], []
-    for axis, bound, (start, end) in bounds:
+    for axis, bound in bounds:
         mask = surgeon.mask(node.inputs[0], axis)
         first, last, _ = bound.indices(len(mask))
-        starts.append(start if mask.all() else int(mask[:first].sum()))
-        ends.append(end if mask.all() else int(mask[:last].sum()))
+        starts.append(bound.start if mask.all() else int(mask[:first].sum()))
+        ends.append(bound.stop if mask.all() else int(mask[:last].sum()))
     for position, (name, numbers) in enumerate((("starts", starts), ("ends", ends)), 1):
         if surgeon.trace.network.opset < 10:
             surgeon.set_attribute(node, name, numbers)
@@ -118,33 +118,36 @@ def _rewrite_slice(node: Node, surgeon: Surgeon) -> None:
 @rule("Slice", rewrite=_rewrite_slice, limits="constant bounds and step 1 along channels")
 def cut_out(node: Node, trace: Trace) -> None:
     """Bounds along the axis of channels are rewritten."""
-    labels, bounds = trace.labelled(node.inputs[0]), _bounds(node, trace)
+    labels = trace.labelled(node.inputs[0])
     if labels is None:
         return
-    before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
-    if bounds is None and all(before[axis] == after[axis] for axis in varying(labels)):
-        trace.put(node.outputs[0], labels)
-    elif bounds is None:
+    known = all(trace.network.known(name) is not None for name in node.inputs[1:] if name)
+    along = [bound for axis, bound in _bounds(node, trace) if axis in varying(labels)] if known else []
+    cuts = any(bound.indices(labels.size) != (0, labels.size, 1) for bound in along)
+    if not known or (cuts and not _is_constant(node, trace)):
         trace.freeze(node, "its bounds are computed")
-    elif any(axis in varying(labels) and bound.step != 1 for axis, bound, _ in bounds):
+    elif any(bound.step != 1 for bound in along):
         trace.freeze(node, "it takes every n-th channel, or turns their order")
     else:
         _move(node, trace)
 
 
-def _bounds(node: Node, trace: Trace) -> list[tuple[int, slice, tuple[int, int]]] | None:
-    """Axis, slice and bounds as they stand, for every axis that a Slice cuts; None where a number is computed."""
+def _bounds(node: Node, trace: Trace) -> list[tuple[int, slice]]:
+    """Axis and slice of every axis that a Slice cuts; computed numbers as the probe run had them."""
     rank = len(trace.shape(node.inputs[0]))
     if trace.network.opset < 10:
         numbers = [list(node.attributes.get(name, ())) for name in ("starts", "ends", "axes")] + [[]]
     else:
-        values = [trace.constant(node.input(p)) if node.input(p) else np.zeros(0, np.int64) for p in range(1, 5)]
-        numbers = [np.ravel(value).tolist() for value in values if value is not None]
-        if len(numbers) < 4:
-            return None
+        values = [trace.network.known(node.input(position)) for position in range(1, 5)]
+        numbers = [[] if value is None else value.tolist() for value in values]
     starts, ends, axes, steps = numbers
     entries = zip(axes or range(len(starts)), starts, ends, steps or [1] * len(starts), strict=True)
-    return [(axis % rank, slice(start, end, step), (start, end)) for axis, start, end, step in entries]
+    return [(axis % rank, slice(start, end, step)) for axis, start, end, step in entries]
+
+
+def _is_constant(node: Node, trace: Trace) -> bool:
+    """Whether every number of the node is a constant."""
+    return all(trace.constant(name) is not None for name in node.inputs[1:] if name)
 
 
 def _rewrite_gather(node: Node, surgeon: Surgeon) -> None:
@@ -155,9 +158,7 @@ def _rewrite_gather(node: Node, surgeon: Surgeon) -> None:
     indices = surgeon.trace.network.constants[node.inputs[1]]
     places = indices % len(mask)
     moved = (np.cumsum(mask) - 1)[places]
-    surgeon.replace(
-        Slot(node.index, 1), np.asarray(moved if indices.ndim == 0 else moved[mask[places]], indices.dtype)
-    )
+    surgeon.replace(Slot(node.index, 1), np.asarray(moved if indices.ndim == 0 else moved[mask[places]], indices.dtype))
 
 
 @rule("Gather", rewrite=_rewrite_gather, limits="constant indices, one axis of them, along channels")
@@ -179,12 +180,13 @@ def gather(node: Node, trace: Trace) -> None:
 
 
 def _rewrite_pad(node: Node, surgeon: Surgeon) -> None:
-    known = _pads(node, surgeon.trace)
-    before, after = node.inputs[0], node.outputs[0]
-    if known is None or all(surgeon.unchanged(before, a) and surgeon.unchanged(after, a) for a, _, _ in known):
+    pads, before, after = _pads(node, surgeon.trace), node.inputs[0], node.outputs[0]
+    if not _is_constant(node, surgeon.trace) or all(
+        surgeon.unchanged(before, axis) and surgeon.unchanged(after, axis) for axis, _, _ in pads
+    ):
         return
     begins, ends = [], []
-    for axis, begin, end in known:
+    for axis, begin, end in pads:
         inside, outside = surgeon.mask(before, axis), surgeon.mask(after, axis)
         begins.append(_kept_pad(begin, inside, outside))
         ends.append(_kept_pad(end, inside[::-1], outside[::-1]))
@@ -202,22 +204,20 @@ def _kept_pad(pad: int, before: np.ndarray, after: np.ndarray) -> int:
 @rule("Pad", rewrite=_rewrite_pad, limits="constant pads and constant mode along channels")
 def pad(node: Node, trace: Trace) -> None:
     """Padding along channels makes new ones, which hold a constant; elsewhere channels pass."""
-    labels, known = trace.labelled(node.inputs[0]), _pads(node, trace)
+    labels = trace.labelled(node.inputs[0])
     if labels is None:
         return
-    before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
-    touched = [axis for axis in varying(labels) if before[axis] != after[axis]]
-    if known is None and touched:
-        trace.freeze(node, "its pads are computed")
-        return
-    along = [entry for entry in known or () if entry[0] in varying(labels) and any(entry[1:])]
+    known = all(trace.network.known(name) is not None for name in node.inputs[1:2] + node.inputs[3:] if name)
+    along = [entry for entry in _pads(node, trace) if entry[0] in varying(labels) and any(entry[1:])] if known else []
     mode = node.attributes.get("mode", b"constant")
-    if along and mode != b"constant":
+    if not known or (along and not _is_constant(node, trace)):
+        trace.freeze(node, "its pads are computed")
+    elif along and mode != b"constant":
         trace.freeze(node, f"it pads channels in mode {mode.decode()}")
-        return
-    for axis, begin, end in along:
-        labels = _padded(labels, axis, begin, end, trace)
-    trace.put(node.outputs[0], labels)
+    else:
+        for axis, begin, end in along:
+            labels = _padded(labels, axis, begin, end, trace)
+        trace.put(node.outputs[0], labels)
 
 
 def _padded(labels: Labels, axis: int, begin: int, end: int, trace: Trace) -> Labels:
@@ -227,18 +227,15 @@ def _padded(labels: Labels, axis: int, begin: int, end: int, trace: Trace) -> La
     return np.concatenate([first, kept, last], axis)
 
 
-def _pads(node: Node, trace: Trace) -> list[tuple[int, int, int]] | None:
-    """Axis, begin and end of every axis that is padded; None where a number is computed."""
+def _pads(node: Node, trace: Trace) -> list[tuple[int, int, int]]:
+    """Axis, begin and end of every axis that is padded; computed numbers as the probe run had them."""
     rank = len(trace.shape(node.inputs[0]))
-    if trace.network.opset < 11:
-        pads, axes = np.array(node.attributes["pads"]), np.arange(rank)
-    else:
-        listed = trace.constant(node.input(3)) if node.input(3) else np.arange(rank)
-        pads_or_none = trace.constant(node.inputs[1])
-        if pads_or_none is None or listed is None:
-            return None
-        pads, axes = pads_or_none, np.ravel(listed) % rank
-    return [(int(axis), int(b), int(e)) for axis, (b, e) in zip(axes, pads.reshape(2, -1).T, strict=True)]
+    by_input = trace.network.opset >= 11
+    pads = trace.network.known(node.inputs[1]) if by_input else np.array(node.attributes["pads"])
+    axes = trace.network.known(node.input(3)) if by_input else None
+    assert pads is not None
+    places = np.arange(rank) if axes is None else axes % rank
+    return [(int(a), int(b), int(e)) for a, (b, e) in zip(places, pads.reshape(2, -1).T, strict=True)]
 
 
 def _move(node: Node, trace: Trace, moving: Collection[int] = (0,), axis: int | None = None) -> None:
@@ -259,7 +256,11 @@ def _move(node: Node, trace: Trace, moving: Collection[int] = (0,), axis: int | 
             values.append(np.ascontiguousarray(np.broadcast_to(labels, trace.shape(name))))
         else:
             values.append(fixed.get(position))
-    for name, moved in run_movement(node, values, trace.network.opset).items():
+    results = run_movement(node, values, trace.network.opset)
+    if any(moved.shape != trace.shape(name) for name, moved in results.items()):
+        trace.freeze(node, "onnxruntime and onnx disagree on what it does")
+        return
+    for name, moved in results.items():
         trace.put(name, moved, axis)
 
 

@@ -58,10 +58,10 @@ class Session:
             options.intra_op_num_threads = threads
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        source = _source(model)
+        source, found = _source(model), find_providers(providers)
         try:
-            self._session = ort.InferenceSession(source, options, providers=find_providers(providers))
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises many types, none of them public
+            self._session = ort.InferenceSession(source, options, providers=found)
+        except Exception as error:  # onnxruntime raises many types, none of them public
             raise ModelError(f"onnxruntime does not load the model: {_one_line(error)}", _HINT) from error
         proto = onnx.load(source, load_external_data=False) if isinstance(source, str) else model
         assert isinstance(proto, onnx.ModelProto)
@@ -80,7 +80,7 @@ class Session:
         known = {spec.name: feeds[spec.name] for spec in self.inputs if spec.name in feeds}
         try:
             return dict(zip(wanted, self._session.run(wanted, known), strict=True))
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:
             raise ModelError(f"onnxruntime does not run the model: {_one_line(error)}", _HINT) from error
 
 
@@ -109,9 +109,16 @@ def probe(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, Any
     exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     values: dict[str, Any] = dict(feeds)
     values.update({t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer})
-    if names:
-        values.update(Session(exposed, optimize=False).run(feeds))
+    values.update({t.values.name: _dense(t) for t in model.graph.sparse_initializer})
+    values.update(Session(exposed, optimize=False).run(feeds))
     return values
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
+    values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    dense[tuple(indices.T) if indices.ndim == 2 else np.unravel_index(indices, dense.shape)] = values
+    return dense
 
 
 def _source(model: onnx.ModelProto | str | Path) -> str | bytes:
@@ -119,7 +126,8 @@ def _source(model: onnx.ModelProto | str | Path) -> str | bytes:
         return str(model)
     if model.ByteSize() > _PROTOBUF_LIMIT:
         raise ModelError("the model in memory is larger than 2 GB", "give the path of the file instead")
-    return model.SerializeToString()
+    serialised: bytes = model.SerializeToString()
+    return serialised
 
 
 def _one_line(error: Exception) -> str:

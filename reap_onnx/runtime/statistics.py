@@ -10,14 +10,17 @@ import numpy as np
 import onnx
 
 from reap_onnx.data.dataset import Dataset
+from reap_onnx.errors import DataError
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
 from reap_onnx.model.edit import part
 from reap_onnx.numerics.gram import Accumulator, Normal
+from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
 from reap_onnx.runtime.session import Session
 
-
+KEPT_ROWS = 24_000  # of one block at most,
+KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
 
 
@@ -27,11 +30,13 @@ class Tap:
 
     The layer's input is read from the present network and its target from the original one: the
     branch by itself, or with ``residual`` the sum after the Add, less the other operand as it is by now.
+    Where an activation clips what the target reaches, ``clip`` has its bounds, and rows are kept to refit with.
     """
 
     layer: Layer
     target: Target
     residual: bool = False
+    clip: tuple[float, float] | None = None
 
     @property
     def wanted(self) -> str:
@@ -47,6 +52,14 @@ class Tap:
     def intercept(self) -> bool:
         """Whether the rows end in a constant 1."""
         return self.target.intercept is not None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one block of a layer: its normal equations, and rows where its tap is clipped."""
+
+    normal: Normal
+    rows: ClippedRows | None
 
 
 def collect(
@@ -72,24 +85,46 @@ def collect(
 
     Notes
     -----
-    Where the intercept can be written, the last column is the constant 1; elsewhere the fixed shift is taken off the target. Positions are drawn per layer and batch from
-    ``seed``, so that they do not depend on which other taps are measured.
+    Where the intercept can be written, the last column is the constant 1; elsewhere the fixed shift is taken off
+    the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
+    are measured.
     """
+    measured = collect_rows(
+        original, present, taps, dataset, batch=batch, rows=rows, seed=seed, providers=providers, advance=advance
+    )
+    return {index: [block.normal for block in blocks] for index, blocks in measured.items()}
+
+
+def collect_rows(
+    original: onnx.ModelProto,
+    present: onnx.ModelProto,
+    taps: Sequence[Tap],
+    dataset: Dataset,
+    *,
+    batch: int,
+    rows: int,
+    seed: int,
+    providers: Sequence[str] = ("cpu",),
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[int, list[Measured]]:
+    """As :func:`collect`, with the rows themselves for taps that ask for them, a few of them."""
     streams = _streams(original, present, taps, providers)
-    sums: dict[int, list[Accumulator]] = {}
+    sums: dict[int, list[_Block]] = {}
     for number, feeds in enumerate(dataset.batches(batch)):
         tensors = [session.run(feeds, names) | feeds for session, names in streams]
         was, now = tensors[0], tensors[-1]
         for tap in taps:
             rng = np.random.default_rng((seed, tap.layer.node.index, number))
-            target = was[tap.wanted] - now[tap.other] if tap.other else was[tap.wanted]
-            _add(sums, tap, now[tap.layer.data], target, rows / len(dataset), rng)
+            other = now[tap.other] if tap.other else None
+            if tap.layer.node.index not in sums:
+                sums[tap.layer.node.index] = _blocks(tap, rows)
+            _add(sums[tap.layer.node.index], tap, now[tap.layer.data], was[tap.wanted], other, rows / len(dataset), rng)
         advance(len(next(iter(feeds.values()))))
-    return {index: [accumulator.result() for accumulator in blocks] for index, blocks in sums.items()}
+    return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
 
 
 def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
-    """How many samples, in whole batches, give ``rows`` rows at every tap, with at most ``POSITIONS`` of each sample."""
+    """How many samples, in whole batches, give ``rows`` rows at every tap, ``POSITIONS`` of each at most."""
     positions = [tap.layer.geometry.positions(shapes[tap.layer.output]) for tap in taps if tap.layer.geometry]
     return batch * max(math.ceil(rows / min(POSITIONS, count) / batch) for count in positions)
 
@@ -111,26 +146,65 @@ def _stream(model: onnx.ModelProto, names: Sequence[str], providers: Sequence[st
     return Session(part(model, wanted), providers), wanted
 
 
+class _Block:
+    """Sums of one block of a layer, and every so many rows themselves."""
+
+    def __init__(self, tap: Tap, columns: int, features: int, rows: int) -> None:
+        self._tap = tap
+        self._sums = Accumulator(columns, features, tap.intercept)
+        room = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
+        self._every = math.ceil(rows / max(room, 1))
+        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray) -> None:
+        self._sums.add(x, total - offset)
+        if self._tap.clip is not None:
+            some = slice(None, None, self._every)
+            self._kept.append((x[some], total[some], offset[some]))
+
+    def result(self) -> Measured:
+        if self._tap.clip is None:
+            return Measured(self._sums.result(), None)
+        x, total, offset = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
+        if self._tap.intercept:
+            x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
+        return Measured(self._sums.result(), ClippedRows(x, total, offset, *self._tap.clip))
+
+
+def _blocks(tap: Tap, rows: int) -> list[_Block]:
+    geometry = tap.layer.geometry
+    assert geometry is not None
+    blocks, columns = geometry.columns(tap.layer.inputs).shape
+    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows) for _ in range(blocks)]
+
+
 def _add(
-    sums: dict[int, list[Accumulator]],
+    blocks: list[_Block],
     tap: Tap,
     x: np.ndarray,
-    y: np.ndarray,
+    total: np.ndarray,
+    other: np.ndarray | None,
     rows_per_sample: float,
     rng: np.random.Generator,
 ) -> None:
     """Add one batch of a layer to its sums."""
-    layer, geometry = tap.layer, tap.layer.geometry
+    geometry = tap.layer.geometry
     assert geometry is not None
-    total = geometry.positions(y.shape)
-    positions = sample_positions(len(x), total, max(1, round(rows_per_sample)), rng)
-    blocks = geometry.columns(layer.inputs).shape[0]
-    for block in range(blocks):
-        rows = geometry.rows(x.astype(np.float32, copy=False), positions, y.shape, block)
-        targets = geometry.targets(y.astype(np.float32, copy=False), positions, block)
-        if not tap.intercept:
-            targets = targets - np.split(tap.target.shift, blocks)[block].astype(np.float32)
-        accumulators = sums.setdefault(layer.node.index, [])
-        if len(accumulators) == block:
-            accumulators.append(Accumulator(rows.shape[1], targets.shape[1], tap.intercept))
-        accumulators[block].add(rows, targets)
+    positions = sample_positions(len(x), geometry.positions(total.shape), max(1, round(rows_per_sample)), rng)
+    x, total = x.astype(np.float32, copy=False), total.astype(np.float32, copy=False)
+    fixed = np.zeros_like(tap.target.shift) if tap.intercept else tap.target.shift
+    for number, (block, shift) in enumerate(zip(blocks, np.split(fixed, len(blocks)), strict=True)):
+        rows = geometry.rows(x, positions, total.shape, number)
+        targets = geometry.targets(total, positions, number)
+        offset = np.broadcast_to(shift.astype(np.float32), targets.shape)
+        if other is not None:
+            offset = offset + geometry.targets(other.astype(np.float32, copy=False), positions, number)
+        try:
+            block.add(rows, targets, offset)
+        except ValueError as error:
+            raise DataError(
+                f"{tap.layer.node.name}: what it reads or makes is not finite or far too large", _HINT
+            ) from error
+
+
+_HINT = "are the samples prepared as the model expects them?"

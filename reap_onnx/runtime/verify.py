@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,14 @@ def masked_weights(trace: Trace, removed: Labels) -> dict[Slot, np.ndarray]:
     """
     weights = {}
     for layer in trace.layers:
-        columns = np.isin(trace.channels.roots(layer.inputs), removed)
-        if layer.geometry is None or not columns.any():
+        if layer.geometry is None:
             continue
-        value = trace.network.constants[layer.node.inputs[layer.weight.input]]
-        matrix = layer.geometry.matrix(value).copy()
-        matrix[np.isin(trace.channels.roots(layer.geometry.columns(layer.inputs)), removed)] = 0
-        weights[layer.weight] = layer.geometry.weight(matrix, value)
+        columns = trace.channels.roots(layer.geometry.columns(layer.inputs))
+        gone = np.isin(columns, trace.channels.roots(removed))
+        if gone.any():
+            value = trace.network.constants[layer.node.inputs[layer.weight.input]]
+            matrix = np.where(gone[:, :, None], 0, layer.geometry.matrix(value))
+            weights[layer.weight] = layer.geometry.weight(matrix, value)
     return weights
 
 
@@ -63,8 +64,11 @@ def check_wiring(error: float) -> None:
         raise CheckError(f"wiring check: outputs differ by {error:.2g} of their largest value", _HINT)
 
 
-def difference(expected: dict[str, object], actual: dict[str, object]) -> float:
-    """Largest difference over all outputs, relative to each output's largest magnitude; 1 for other integers.
+def difference(expected: Mapping[str, object], actual: Mapping[str, object]) -> float:
+    """Largest difference over all outputs, relative to each tensor's largest magnitude.
+
+    Values that are not finite must be the same; a difference between them, or between integers, counts as
+    infinite or 1.
 
     Raises
     ------
@@ -73,19 +77,30 @@ def difference(expected: dict[str, object], actual: dict[str, object]) -> float:
     """
     worst = 0.0
     for name, value in expected.items():
-        other = actual[name]
-        if not isinstance(value, np.ndarray) or not isinstance(other, np.ndarray):
-            continue
-        if value.shape != other.shape or value.dtype != other.dtype:
-            shapes = f"{value.dtype} {value.shape} became {other.dtype} {other.shape}"
-            raise CheckError(f"output {name}: {shapes}", _HINT)
-        if value.dtype.kind != "f":
-            worst = max(worst, float((value != other).any()))
-        elif value.size:
-            scale = float(np.abs(value).max()) or 1.0
-            apart = np.abs(value.astype(float) - other.astype(float)).max() / scale
-            worst = max(worst, float(apart)) if np.isfinite(apart) else np.inf
+        before, after = _tensors(value), _tensors(actual[name])
+        shapes = [" and ".join(f"{t.dtype} {t.shape}" for t in tensors) for tensors in (before, after)]
+        if shapes[0] != shapes[1]:
+            raise CheckError(f"output {name}: {shapes[0]} became {shapes[1]}", _HINT)
+        worst = max([worst, *(_apart(x, y) for x, y in zip(before, after, strict=True))])
     return worst
+
+
+def _tensors(value: object) -> list[np.ndarray]:
+    """Tensors of an output: one, or those of a sequence or map."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [t for item in value for t in _tensors(item)] if isinstance(value, list) else [np.asarray(value)]
+
+
+def _apart(expected: np.ndarray, actual: np.ndarray) -> float:
+    if expected.dtype.kind != "f":
+        return float((expected != actual).any())
+    finite = np.isfinite(expected)
+    if not np.array_equal(expected[~finite], actual[~finite], equal_nan=True):
+        return np.inf
+    before, after = expected[finite].astype(float), actual[finite].astype(float)
+    apart = np.abs(before - after).max(initial=0.0) / (np.abs(before).max(initial=0.0) or 1.0)
+    return float(apart) if np.isfinite(apart) else np.inf
 
 
 def check_file(path: Path, feeds: dict[str, np.ndarray], *, full: bool, providers: Sequence[str] = ("cpu",)) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reap_onnx.numerics.refit import refit
+from reap_onnx.numerics.refit import ClippedRows, refit, refit_clipped
 
 
 def system(seed, rows=200, columns=6, features=3, shift=2.0):
@@ -105,3 +107,47 @@ def test_nothing_kept_and_inputs_that_do_not_fit():
         refit(gram, cross, np.ones(7, bool), 0.1, cross[:-1])
     with pytest.raises(ValueError, match="not finite"):
         refit(gram, cross * np.nan, np.ones(7, bool), 0.1)
+
+
+def clipped_problem(seed, rows=600, columns=5, features=4):
+    """Targets that a linear map of all columns gives, of which the last column will be gone; half are clipped away."""
+    rng = np.random.default_rng(seed)
+    x = np.hstack([rng.standard_normal((rows, columns)), np.ones((rows, 1))]).astype(np.float32)
+    total = (x @ rng.standard_normal((columns + 1, features))).astype(np.float32)
+    keep = np.array([True] * (columns - 1) + [False, True])
+    offset = 0.3 * rng.standard_normal((rows, features)).astype(np.float32)
+    gram, cross = x.T.astype(float) @ x / rows, x.T.astype(float) @ (total - offset) / rows
+    return ClippedRows(x, total, offset, 0.0, 1.0), gram, cross, keep
+
+
+def clipped_error(rows, weights, keep):
+    """What is seen is to be met; what is hidden is to stay hidden."""
+    output = rows.x[:, keep] @ weights + rows.offset
+    error = np.where(rows.total <= rows.low, np.maximum(output - rows.low, 0), output - rows.total)
+    error = np.where(rows.total >= rows.high, np.minimum(output - rows.high, 0), error)
+    return np.mean(error**2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_clipped_error_falls_from_round_to_round(seed):
+    rows, gram, cross, keep = clipped_problem(seed)
+    prior = np.zeros_like(cross)
+    fits = [refit_clipped(gram, cross, keep, 1e-9, prior, rows, rounds=r) for r in range(6)]
+    np.testing.assert_array_equal(fits[0], refit(gram, cross, keep, 1e-9, prior))
+    errors = [clipped_error(rows, weights, keep) for weights in fits]
+    assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
+    assert errors[-1] < 0.97 * errors[0]
+
+
+def test_what_the_activation_hides_does_not_move_the_fit():
+    rng = np.random.default_rng(0)
+    x = np.hstack([rng.standard_normal((500, 4)), np.ones((500, 1))]).astype(np.float32)
+    true = rng.standard_normal((5, 1))
+    seen = (x @ true).astype(np.float32)
+    total = np.where(seen < 0, 4 * seen, seen)  # far below zero: a ReLU shows none of it
+    rows = ClippedRows(x, total, np.zeros_like(total), 0.0, np.inf)
+    gram, cross, keep = x.T.astype(float) @ x / 500, x.T.astype(float) @ total / 500, np.ones(5, bool)
+    linear = refit(gram, cross, keep, 0.0)
+    clipped = refit_clipped(gram, cross, keep, 0.0, np.zeros_like(cross), rows, rounds=1000)
+    assert np.abs(linear - true).max() > 1
+    np.testing.assert_allclose(clipped, true, atol=1e-3)

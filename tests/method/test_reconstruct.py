@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nets import images, residual_net
+from reap_onnx.data.dataset import Dataset
+from reap_onnx.graph.groups import find_groups
+from reap_onnx.graph.targets import find_target
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.problems import layers_to_refit, refitted
+from reap_onnx.method.reconstruct import reconstruct
+from reap_onnx.method.select import error_paths
+from reap_onnx.model.edit import with_constants
+from reap_onnx.options import PruneOptions, Target
+from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.statistics import Tap, collect
+from wiring import read
+
+OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16)
+ROWS = 16_000
+
+
+@pytest.fixture(scope="module")
+def measured():
+    model = residual_net()
+    dataset = Dataset({"image": images(320, seed=1)})
+    trace = Trace(read(model))
+    groups = [group for group in find_groups(trace) if not group.frozen]
+    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)}
+    statistics = collect(model, model, list(taps.values()), dataset, batch=16, rows=ROWS, seed=0)
+    return trace, error_paths(trace, groups, taps, statistics), taps, statistics, dataset
+
+
+def error(trace, weights, seed=9):
+    """Relative squared error of the outputs on images that nobody has seen."""
+    feeds = {"image": images(200, seed=seed)}
+    (before,) = Session(trace.network.proto).run(feeds).values()
+    (after,) = Session(with_constants(trace.network, weights)).run(feeds).values()
+    return ((after - before) ** 2).sum() / ((before - before.mean()) ** 2).sum()
+
+
+def test_the_sequential_refit_beats_refitting_each_layer_by_itself(measured):
+    trace, paths, taps, statistics, dataset = measured
+    kept = [len(path.group.units) // 2 for path in paths]
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    alone = {}
+    for layer in layers_to_refit([path.group for path in paths]):
+        alone |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed)
+    assert error(trace, weights) < 0.95 * error(trace, alone)
+
+
+def test_widths_are_those_asked_for_and_readers_forget_what_is_gone(measured):
+    trace, paths, taps, _, dataset = measured
+    kept = [max(1, len(path.group.units) - 2) for path in paths]
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    for path, count in zip(paths, kept, strict=True):
+        assert (~np.isin(path.group.units, removed)).sum() == count
+    for layer in layers_to_refit([path.group for path in paths]):
+        matrix = layer.geometry.matrix(weights[layer.weight])
+        gone = np.isin(trace.channels.roots(layer.geometry.columns(layer.inputs)), removed)
+        assert gone.any()
+        assert not matrix[gone].any()
+
+
+def test_whole_groups_are_left_alone(measured):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(path.group.units) for path in paths]
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    assert len(removed) == 0
+    assert weights == {}
+
+
+def test_the_same_seed_gives_the_same_weights(measured):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(path.group.units) // 2 for path in paths]
+    first, second = (reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS) for _ in range(2))
+    np.testing.assert_array_equal(first[0], second[0])
+    assert first[1].keys() == second[1].keys()
+    assert all(np.array_equal(first[1][slot], second[1][slot]) for slot in first[1])

