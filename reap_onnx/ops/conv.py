@@ -125,7 +125,7 @@ def _tie_blocks(trace: Trace, channels: Labels, groups: int) -> None:
     """Channels of one group become one; a group with a channel that is none at all stays."""
     blocks = channels.reshape(groups, -1)
     trace.channels.tie(blocks, blocks.max(1, keepdims=True))
-    trace.channels.freeze(blocks[(blocks == 0).any(1)], "a group of channels that holds one without label")
+    trace.channels.freeze(blocks[(blocks == 0).any(1)], "they share a group of a convolution with plain values")
 
 
 def _freeze_mixed(trace: Trace, alike: Labels, node: Node) -> None:

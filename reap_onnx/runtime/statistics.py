@@ -31,12 +31,14 @@ class Tap:
     The layer's input is read from the present network and its target from the original one: the
     branch by itself, or with ``residual`` the sum after the Add, less the other operand as it is by now.
     Where an activation clips what the target reaches, ``clip`` has its bounds, and rows are kept to refit with.
+    ``importance`` (M,) weighs the errors of the output features against each other when channels are chosen.
     """
 
     layer: Layer
     target: Target
     residual: bool = False
     clip: tuple[float, float] | None = None
+    importance: np.ndarray | None = None
 
     @property
     def wanted(self) -> str:
@@ -52,6 +54,12 @@ class Tap:
     def intercept(self) -> bool:
         """Whether the rows end in a constant 1."""
         return self.target.intercept is not None
+
+    @property
+    def adds_bias(self) -> bool:
+        """Whether a refit gives the layer a bias that it does not have yet."""
+        intercept = self.target.intercept
+        return intercept is not None and intercept.slot == self.layer.bias and not self.layer.has_bias
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,14 @@ def groups_beside_the_input(net: Net) -> str:
     return head(net, net.conv(h, 8, 8, group=2), 8)
 
 
+@EXAMPLES.add(2, frozen=["share a group of a convolution with plain values"])
+def whole_groups_beside_the_input(net: Net) -> str:
+    """Four groups of two: one reads the input alone, one half of it, so that this half of the stem stays."""
+    x = net.input("N", 3, 4, 4)
+    h = net.op("Concat", x, net.conv(x, 3, 5), axis=1)
+    return head(net, net.conv(h, 8, 8, 3, 3, group=4), 8)
+
+
 @EXAMPLES.add(6, 5)
 def transpose(net: Net) -> str:
     h = net.conv(stem(net), 6, 5, 3, 2, kind="ConvTranspose", strides=[2, 3], pads=[0, 1, 1, 0], dilations=[1, 2])

@@ -105,6 +105,13 @@ def flattened_channels(net: Net) -> str:
     return head(net, net.op("Softmax", stem(net)))
 
 
+@EXAMPLES.add(frozen=["it normalises over channels"], opset=12)
+def flattened_rows(net: Net) -> str:
+    """Softmax over rows ran over the channels in them too."""
+    h = net.op("MatMul", net.input("N", 5, 4), net.noise(4, 6))
+    return net.op("MatMul", net.op("Softmax", h, axis=1), net.noise(6, 3))
+
+
 @EXAMPLES.add(frozen=["no rule for channels on input 2"])
 def scaled_by_channels(net: Net) -> str:
     scale = net.op("Reshape", net.op("ReduceMean", net.linear(net.input("N", 4, name="y"), 4, 6), axes=[0]), [6])

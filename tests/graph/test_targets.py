@@ -113,6 +113,16 @@ def test_a_hidden_feature_has_no_intercept() -> None:
     assert target.intercept.slot == Slot(3, 1)
 
 
+def test_a_new_bias_is_scaled_like_the_old_would_be() -> None:
+    net = Net()
+    h = net.op("Gemm", net.linear(net.input("N", 4), 4, 5), net.noise(5, 6), beta=0.25, name="layer")
+    trace = Trace(read(net.model(net.linear(net.op("Mul", h, 2.0), 6, 3))))
+    target = find_target(trace, trace.layers[1])
+    assert target.intercept is not None
+    assert target.intercept.slot == Slot(1, 2)
+    assert target.intercept.scale.tolist() == [0.5] * 6
+
+
 def test_the_sum_where_the_branch_ends() -> None:
     net = Net()
     h = stem(net, 6)
