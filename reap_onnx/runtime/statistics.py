@@ -115,7 +115,7 @@ def collect_rows(
     providers: Sequence[str] = ("cpu",),
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
-    """As :func:`collect`, with the rows themselves for taps that ask for them, a few of them."""
+    """As :func:`collect`; for taps with ``clip``, every so many of the rows themselves too."""
     streams = _streams(original, present, taps, providers)
     sums: dict[int, list[_Block]] = {}
     for number, feeds in enumerate(dataset.batches(batch)):
@@ -168,7 +168,7 @@ class _Block:
         self._sums.add(x, total - offset)
         if self._tap.clip is not None:
             some = slice(None, None, self._every)
-            self._kept.append((x[some], total[some], offset[some]))
+            self._kept.append((x[some].copy(), total[some].copy(), offset[some].copy()))
 
     def result(self) -> Measured:
         if self._tap.clip is None:
