@@ -43,7 +43,7 @@ from reap_onnx.report.progress import Advance, Progress, Silent
 from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
 from reap_onnx.runtime.compare import compare_models
 from reap_onnx.runtime.session import Session, probe
-from reap_onnx.runtime.statistics import Tap, collect, samples_needed
+from reap_onnx.runtime.statistics import Tap, collect, normals, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.version import VERSION
 
@@ -322,7 +322,7 @@ def _choose(
     dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
     enough = dataset.first(samples_needed(list(taps.values()), trace.network.shapes, SELECTION_ROWS, options.batch))
     with run.stage("collecting statistics", len(enough)) as advance:
-        statistics = collect(
+        measured = collect(
             trace.network.proto,
             trace.network.proto,
             list(taps.values()),
@@ -333,6 +333,7 @@ def _choose(
             providers=options.providers,
             advance=advance,
         )
+    statistics = normals(measured)
     taps = with_importance(trace, taps, statistics)
     with run.stage("error paths", len(prunable)) as advance:
         paths = error_paths(trace, prunable, taps, statistics, advance)

@@ -19,7 +19,7 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import PruneOptions
-from reap_onnx.runtime.statistics import Tap, collect_rows, samples_needed
+from reap_onnx.runtime.statistics import Tap, collect, samples_needed
 
 
 def reconstruct(
@@ -55,7 +55,7 @@ def reconstruct(
     network = trace.network
     refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
     for wave in _waves(network, refits):
-        measured = collect_rows(
+        measured = collect(
             network.proto,
             with_constants(network, weights),
             wave,

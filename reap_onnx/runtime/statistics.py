@@ -81,8 +81,8 @@ def collect(
     seed: int,
     providers: Sequence[str] = ("cpu",),
     advance: Callable[[int], None] = lambda _: None,
-) -> dict[int, list[Normal]]:
-    """Normal equations of every tap, one a block, by the index of its node.
+) -> dict[int, list[Measured]]:
+    """Normal equations of every tap, and some of its rows where it is clipped; one a block, by the index of its node.
 
     Parameters
     ----------
@@ -97,25 +97,6 @@ def collect(
     the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
     are measured.
     """
-    measured = collect_rows(
-        original, present, taps, dataset, batch=batch, rows=rows, seed=seed, providers=providers, advance=advance
-    )
-    return {index: [block.normal for block in blocks] for index, blocks in measured.items()}
-
-
-def collect_rows(
-    original: onnx.ModelProto,
-    present: onnx.ModelProto,
-    taps: Sequence[Tap],
-    dataset: Dataset,
-    *,
-    batch: int,
-    rows: int,
-    seed: int,
-    providers: Sequence[str] = ("cpu",),
-    advance: Callable[[int], None] = lambda _: None,
-) -> dict[int, list[Measured]]:
-    """As :func:`collect`; for taps with ``clip``, every so many of the rows themselves too."""
     streams = _streams(original, present, taps, providers)
     sums: dict[int, list[_Block]] = {}
     for number, feeds in enumerate(dataset.batches(batch)):
@@ -146,6 +127,11 @@ def _streams(
     if original is present:
         return [_stream(original, targets + inputs, providers)]
     return [_stream(original, targets, providers), _stream(present, inputs, providers)]
+
+
+def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Normal]]:
+    """The normal equations alone."""
+    return {index: [block.normal for block in blocks] for index, blocks in measured.items()}
 
 
 def _stream(model: onnx.ModelProto, names: Sequence[str], providers: Sequence[str]) -> tuple[Session, list[str]]:

@@ -14,7 +14,7 @@ from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.runtime.session import probe
-from reap_onnx.runtime.statistics import Tap, collect, samples_needed
+from reap_onnx.runtime.statistics import Tap, collect, normals, samples_needed
 from wiring import read
 
 SAMPLES = Dataset({"x": np.random.default_rng(3).standard_normal((10, 3, 8, 8)).astype(np.float32)})
@@ -35,8 +35,8 @@ def tap_of(trace: Trace, name: str = "layer", *, residual: bool = False) -> Tap:
 
 def measure(trace: Trace, tap: Tap, present: onnx.ModelProto | None = None, rows: int = ALL, batch: int = 4) -> Normal:
     model = trace.network.proto
-    [normal] = collect(model, present or model, [tap], SAMPLES, batch=batch, rows=rows, seed=0)[tap.layer.node.index]
-    return normal
+    [block] = collect(model, present or model, [tap], SAMPLES, batch=batch, rows=rows, seed=0)[tap.layer.node.index]
+    return block.normal
 
 
 def places(tensor: np.ndarray) -> np.ndarray:
@@ -90,8 +90,8 @@ def test_a_fixed_shift_is_taken_off() -> None:
     data = Dataset({"x": np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)})
     values = probe(trace.network.proto, data.inputs)
     model = trace.network.proto
-    [normal] = collect(model, model, [tap], data, batch=7, rows=50, seed=0)[tap.layer.node.index]
-    close(normal, values["Relu_1_out"], values["layer_out"], intercept=False)
+    [block] = collect(model, model, [tap], data, batch=7, rows=50, seed=0)[tap.layer.node.index]
+    close(block.normal, values["Relu_1_out"], values["layer_out"], intercept=False)
 
 
 def test_groups_are_problems_of_their_own() -> None:
@@ -104,8 +104,8 @@ def test_groups_are_problems_of_their_own() -> None:
     values = probe(model, SAMPLES.inputs)
     x, y = places(values["Relu_1_out"]), places(values["layer_out"])
     assert len(blocks) == 2
-    for block, normal in enumerate(blocks):
-        close(normal, x[:, 4 * block : 4 * block + 4], y[:, 3 * block : 3 * block + 3])
+    for block, measured in enumerate(blocks):
+        close(measured.normal, x[:, 4 * block : 4 * block + 4], y[:, 3 * block : 3 * block + 3])
 
 
 @pytest.mark.parametrize("rows", [1, 100, 10_000])
@@ -118,11 +118,11 @@ def test_the_same_seed_the_same_rows_whatever_else_is_measured() -> None:
     trace = Trace(read(chain()))
     taps = [tap_of(trace), tap_of(trace, "head")]
     model = trace.network.proto
-    both = collect(model, model, taps, SAMPLES, batch=4, rows=100, seed=1)
+    both = normals(collect(model, model, taps, SAMPLES, batch=4, rows=100, seed=1))
     for tap in taps:
-        alone = collect(model, model, [tap], SAMPLES, batch=4, rows=100, seed=1)[tap.layer.node.index][0]
+        alone = collect(model, model, [tap], SAMPLES, batch=4, rows=100, seed=1)[tap.layer.node.index][0].normal
         assert np.array_equal(alone.gram, both[tap.layer.node.index][0].gram)
-    other = collect(model, model, taps[:1], SAMPLES, batch=4, rows=100, seed=2)[taps[0].layer.node.index][0]
+    other = collect(model, model, taps[:1], SAMPLES, batch=4, rows=100, seed=2)[taps[0].layer.node.index][0].normal
     assert not np.array_equal(other.gram, both[taps[0].layer.node.index][0].gram)
 
 
