@@ -43,7 +43,7 @@ from reap_onnx.report.progress import Advance, Progress, Silent
 from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
 from reap_onnx.runtime.compare import compare_models
 from reap_onnx.runtime.session import Session, probe
-from reap_onnx.runtime.statistics import Tap, collect, normals, samples_needed
+from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.version import VERSION
 
@@ -322,9 +322,8 @@ def _choose(
     dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
     enough = dataset.first(samples_needed(list(taps.values()), trace.network.shapes, SELECTION_ROWS, options.batch))
     with run.stage("collecting statistics", len(enough)) as advance:
-        measured = collect(
-            trace.network.proto,
-            trace.network.proto,
+        measured = collect_dense(
+            trace.network,
             list(taps.values()),
             enough,
             batch=options.batch,

@@ -16,11 +16,11 @@ from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import layers_to_refit, refitted
-from reap_onnx.model.edit import copy_model, with_constants
+from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.runtime.session import Session, probe
-from reap_onnx.runtime.statistics import Tap, collect, normals
+from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from reap_onnx.runtime.verify import difference, masked_weights, wiring_error
 
 
@@ -122,7 +122,7 @@ def prove_refit(model: onnx.ModelProto, samples: int = 12) -> bool:
     sums = [True]
     residual = [Tap(tap.layer, tap.target, True) for tap in taps if tap.target.other]
     for chosen in filter(None, (taps, residual)):
-        measured = normals(collect(model, copy_model(model), chosen, dataset, batch=fixed or 5, rows=4000, seed=0))
+        measured = normals(collect_dense(trace.network, chosen, dataset, batch=fixed or 5, rows=4000, seed=0))
         for tap in chosen:
             new = refitted(trace, tap, measured[tap.layer.node.index], np.zeros(0, np.int64))
             sums += [_spans(normal) for normal in measured[tap.layer.node.index]]

@@ -19,7 +19,8 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import PruneOptions
-from reap_onnx.runtime.statistics import Tap, collect, samples_needed
+from reap_onnx.runtime.statistics import Tap, collect
+from reap_onnx.runtime.stream import Stream
 
 
 def reconstruct(
@@ -33,8 +34,6 @@ def reconstruct(
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Labels, dict[Slot, np.ndarray]]:
     """Choose the channels at the given widths and refit every layer that lost some, in topological order.
-
-    As few samples are run, from the first on, as give ``rows`` rows per layer: they should be in random order.
 
     1. A layer's input comes from the network as pruned so far, its target from the original one; where its
        branch ends in an Add, the target is the original sum less the other operand as it is by now.
@@ -54,26 +53,25 @@ def reconstruct(
     weights: dict[Slot, np.ndarray] = {}
     network = trace.network
     refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
-    for wave in _waves(network, refits):
-        measured = collect(
-            network.proto,
-            with_constants(network, weights),
-            wave,
-            dataset.first(samples_needed(wave, network.shapes, rows, options.batch)),
-            batch=options.batch,
-            rows=rows,
-            seed=options.seed,
-            providers=options.providers,
-        )
-        for tap in wave:
-            blocks = measured[tap.layer.node.index]
-            normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
-            for group in groups:
-                if layers_to_refit([group]) == [tap.layer]:
-                    others = _all({name: units for name, units in removed.items() if name != group.name})
-                    removed[group.name] = _choose(trace, tap, normals, group, others, left[group.name])
-            weights |= refitted(trace, tap, normals, _all(removed), kept_rows)
-            advance(1)
+    waves = list(_waves(network, refits))
+    with (
+        Stream(network, dataset, batch=options.batch, providers=options.providers) as original,
+        Stream(network, dataset, batch=options.batch, providers=options.providers) as present,
+    ):
+        for number, wave in enumerate(waves):
+            later = [tap for wave in waves[number + 1 :] for tap in wave]
+            was = original.run(network.proto, _wanted(wave), _wanted(later))
+            now = present.run(with_constants(network, weights), _read(wave), _read(later))
+            measured = collect(wave, zip(was, now, strict=True), samples=len(dataset), rows=rows, seed=options.seed)
+            for tap in wave:
+                blocks = measured[tap.layer.node.index]
+                normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
+                for group in groups:
+                    if layers_to_refit([group]) == [tap.layer]:
+                        others = _all({name: units for name, units in removed.items() if name != group.name})
+                        removed[group.name] = _choose(trace, tap, normals, group, others, left[group.name])
+                weights |= refitted(trace, tap, normals, _all(removed), kept_rows)
+                advance(1)
     return _all(removed), weights
 
 
@@ -93,7 +91,7 @@ def _tap(network: Network, tap: Tap, groups: Sequence[Group]) -> Tap:
     """
     if not tap.target.other:
         return replace(tap, clip=clipped_to(network, tap.target.branch))
-    before = _ancestors(network, tap.target.other)
+    before = network.ancestors([tap.target.other])
     later = [layer.node.index for layer in layers_to_refit(groups) if layer.node.index in before]
     if any(index > tap.layer.node.index for index in later):
         return tap
@@ -104,7 +102,7 @@ def _waves(network: Network, taps: Sequence[Tap]) -> Iterator[list[Tap]]:
     """Taps in topological order, in runs that do not depend on each other."""
     wave: list[Tap] = []
     for tap in taps:
-        before = _ancestors(network, tap.layer.data) | (_ancestors(network, tap.other) if tap.other else set())
+        before = network.ancestors(tap.read)
         if any(earlier.layer.node.index in before for earlier in wave):
             yield wave
             wave = []
@@ -113,13 +111,9 @@ def _waves(network: Network, taps: Sequence[Tap]) -> Iterator[list[Tap]]:
         yield wave
 
 
-def _ancestors(network: Network, tensor: str) -> set[int]:
-    """Indices of all nodes that a tensor is computed from."""
-    found: set[int] = set()
-    pending = [tensor]
-    while pending:
-        node = network.producer.get(pending.pop())
-        if node is not None and node.index not in found:
-            found.add(node.index)
-            pending.extend(name for name in (*node.inputs, *node.captured) if name)
-    return found
+def _wanted(taps: Sequence[Tap]) -> list[str]:
+    return [tap.wanted for tap in taps]
+
+
+def _read(taps: Sequence[Tap]) -> list[str]:
+    return [name for tap in taps for name in tap.read]

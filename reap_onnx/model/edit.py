@@ -20,13 +20,22 @@ def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def part(model: onnx.ModelProto, outputs: Sequence[str]) -> onnx.ModelProto:
-    """The part of ``model`` that computes the tensors ``outputs``, which become its outputs.
+def part(
+    model: onnx.ModelProto, outputs: Sequence[str], inputs: Mapping[str, tuple[np.dtype[Any], int]] | None = None
+) -> onnx.ModelProto:
+    """The part of ``model`` that computes the tensors ``outputs`` from ``inputs``; inputs not needed are dropped.
 
-    Inputs that the part does not need are dropped.
+    Parameters
+    ----------
+    inputs
+        Tensors inside the graph that become inputs, each with its dtype and rank, besides those of the model.
     """
     graph = gs.import_onnx(model)
     tensors = graph.tensors()
+    for name, (dtype, rank) in (inputs or {}).items():
+        tensors[name].inputs.clear()
+        tensors[name].dtype, tensors[name].shape = dtype, [None] * rank
+        graph.inputs.append(tensors[name])
     graph.outputs = [tensors[name] for name in dict.fromkeys(outputs)]
     graph.cleanup(remove_unused_graph_inputs=True)
     exported: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -126,6 +126,17 @@ class Network:
     def is_read(self, tensor: str) -> bool:
         """Whether a node reads a tensor, or it is an output of the model."""
         return tensor in self.readers or tensor in self.outputs
+
+    def ancestors(self, tensors: Iterable[str]) -> set[int]:
+        """Indices of all nodes that the tensors are computed from."""
+        found: set[int] = set()
+        pending = list(tensors)
+        while pending:
+            node = self.producer.get(pending.pop())
+            if node is not None and node.index not in found:
+                found.add(node.index)
+                pending.extend(name for name in (*node.inputs, *node.captured) if name)
+        return found
 
     def slots(self, tensor: str) -> Iterator[Slot]:
         """Every slot that reads ``tensor``."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import DataError
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
-from reap_onnx.model.edit import part
+from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Accumulator, Normal
 from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
-from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.stream import Stream
 
 KEPT_ROWS = 24_000  # of one block at most,
 KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB
@@ -51,6 +50,11 @@ class Tap:
         return self.target.other if self.residual else ""
 
     @property
+    def read(self) -> tuple[str, ...]:
+        """Tensors of the present network that are needed."""
+        return (self.layer.data, self.other) if self.other else (self.layer.data,)
+
+    @property
     def intercept(self) -> bool:
         """Whether the rows end in a constant 1."""
         return self.target.intercept is not None
@@ -71,8 +75,43 @@ class Measured:
 
 
 def collect(
-    original: onnx.ModelProto,
-    present: onnx.ModelProto,
+    taps: Sequence[Tap],
+    batches: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
+    *,
+    samples: int,
+    rows: int,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[int, list[Measured]]:
+    """Normal equations of every tap, and some of its rows where it is clipped; one a block, by the index of its node.
+
+    Parameters
+    ----------
+    batches
+        Tensors of the original network and of the present one, batch after batch.
+    samples
+        Samples in all batches together.
+    rows
+        Rows wanted per layer, over all samples; positions are sampled to reach it.
+
+    Notes
+    -----
+    Where the intercept can be written, the last column is the constant 1; elsewhere the fixed shift is taken off
+    the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
+    are measured.
+    """
+    sums = {tap.layer.node.index: _blocks(tap, rows) for tap in taps}
+    for number, (was, now) in enumerate(batches):
+        for tap in taps:
+            rng = np.random.default_rng((seed, tap.layer.node.index, number))
+            other = now[tap.other] if tap.other else None
+            _add(sums[tap.layer.node.index], tap, now[tap.layer.data], was[tap.wanted], other, rows / samples, rng)
+        advance(len(was[taps[0].wanted]))
+    return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
+
+
+def collect_dense(
+    network: Network,
     taps: Sequence[Tap],
     dataset: Dataset,
     *,
@@ -82,34 +121,11 @@ def collect(
     providers: Sequence[str] = ("cpu",),
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
-    """Normal equations of every tap, and some of its rows where it is clipped; one a block, by the index of its node.
-
-    Parameters
-    ----------
-    original, present
-        The network as it was, and as it is by now; the same object where they are the same.
-    rows
-        Rows wanted per layer, over the whole data set; positions are sampled to reach it.
-
-    Notes
-    -----
-    Where the intercept can be written, the last column is the constant 1; elsewhere the fixed shift is taken off
-    the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
-    are measured.
-    """
-    streams = _streams(original, present, taps, providers)
-    sums: dict[int, list[_Block]] = {}
-    for number, feeds in enumerate(dataset.batches(batch)):
-        tensors = [session.run(feeds, names) | feeds for session, names in streams]
-        was, now = tensors[0], tensors[-1]
-        for tap in taps:
-            rng = np.random.default_rng((seed, tap.layer.node.index, number))
-            other = now[tap.other] if tap.other else None
-            if tap.layer.node.index not in sums:
-                sums[tap.layer.node.index] = _blocks(tap, rows)
-            _add(sums[tap.layer.node.index], tap, now[tap.layer.data], was[tap.wanted], other, rows / len(dataset), rng)
-        advance(len(next(iter(feeds.values()))))
-    return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
+    """As :func:`collect`, where the present network is the original one."""
+    wanted = [name for tap in taps for name in (tap.wanted, *tap.read)]
+    with Stream(network, dataset, batch=batch, providers=providers) as stream:
+        batches = ((tensors, tensors) for tensors in stream.run(network.proto, wanted))
+        return collect(taps, batches, samples=len(dataset), rows=rows, seed=seed, advance=advance)
 
 
 def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
@@ -118,26 +134,9 @@ def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], r
     return batch * max(math.ceil(rows / min(POSITIONS, count) / batch) for count in positions)
 
 
-def _streams(
-    original: onnx.ModelProto, present: onnx.ModelProto, taps: Sequence[Tap], providers: Sequence[str]
-) -> list[tuple[Session, list[str]]]:
-    """Sessions over just the part of each network that the taps need; one where both networks are the same."""
-    targets = [tap.wanted for tap in taps]
-    inputs = [name for tap in taps for name in (tap.layer.data, tap.other) if name]
-    if original is present:
-        return [_stream(original, targets + inputs, providers)]
-    return [_stream(original, targets, providers), _stream(present, inputs, providers)]
-
-
 def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Normal]]:
     """The normal equations alone."""
     return {index: [block.normal for block in blocks] for index, blocks in measured.items()}
-
-
-def _stream(model: onnx.ModelProto, names: Sequence[str], providers: Sequence[str]) -> tuple[Session, list[str]]:
-    computed = {output for node in model.graph.node for output in node.output}
-    wanted = [name for name in dict.fromkeys(names) if name in computed]
-    return Session(part(model, wanted), providers), wanted
 
 
 class _Block:

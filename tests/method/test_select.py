@@ -14,7 +14,7 @@ from reap_onnx.model.edit import with_constants
 from reap_onnx.numerics.path import scores
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.runtime.session import Session
-from reap_onnx.runtime.statistics import Tap, collect, normals
+from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from wiring import read
 
 OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16)
@@ -28,7 +28,7 @@ def measured():
     trace = Trace(read(model))
     groups = [group for group in find_groups(trace) if not group.frozen]
     taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)}
-    statistics = normals(collect(model, model, list(taps.values()), dataset, batch=16, rows=4000, seed=0))
+    statistics = normals(collect_dense(trace.network, list(taps.values()), dataset, batch=16, rows=4000, seed=0))
     return trace, groups, taps, statistics, dataset
 
 

@@ -14,7 +14,8 @@ from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.runtime.session import probe
-from reap_onnx.runtime.statistics import Tap, collect, normals, samples_needed
+from reap_onnx.runtime.statistics import Tap, collect, collect_dense, normals, samples_needed
+from reap_onnx.runtime.stream import Stream
 from wiring import read
 
 SAMPLES = Dataset({"x": np.random.default_rng(3).standard_normal((10, 3, 8, 8)).astype(np.float32)})
@@ -34,9 +35,11 @@ def tap_of(trace: Trace, name: str = "layer", *, residual: bool = False) -> Tap:
 
 
 def measure(trace: Trace, tap: Tap, present: onnx.ModelProto | None = None, rows: int = ALL, batch: int = 4) -> Normal:
-    model = trace.network.proto
-    [block] = collect(model, present or model, [tap], SAMPLES, batch=batch, rows=rows, seed=0)[tap.layer.node.index]
-    return block.normal
+    network = trace.network
+    with Stream(network, SAMPLES, batch=batch) as original, Stream(network, SAMPLES, batch=batch) as pruned:
+        was, now = original.run(network.proto, [tap.wanted]), pruned.run(present or network.proto, tap.read)
+        measured = collect([tap], zip(was, now, strict=True), samples=len(SAMPLES), rows=rows, seed=0)
+    return measured[tap.layer.node.index][0].normal
 
 
 def places(tensor: np.ndarray) -> np.ndarray:
@@ -89,8 +92,7 @@ def test_a_fixed_shift_is_taken_off() -> None:
     assert not tap.intercept
     data = Dataset({"x": np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)})
     values = probe(trace.network.proto, data.inputs)
-    model = trace.network.proto
-    [block] = collect(model, model, [tap], data, batch=7, rows=50, seed=0)[tap.layer.node.index]
+    [block] = collect_dense(trace.network, [tap], data, batch=7, rows=50, seed=0)[tap.layer.node.index]
     close(block.normal, values["Relu_1_out"], values["layer_out"], intercept=False)
 
 
@@ -100,7 +102,7 @@ def test_groups_are_problems_of_their_own() -> None:
     model = net.model(head(net, net.op("Tanh", net.conv(h, 8, 6, group=2, name="layer")), 6))
     trace = Trace(read(model))
     tap = tap_of(trace)
-    blocks = collect(model, model, [tap], SAMPLES, batch=10, rows=ALL, seed=0)[tap.layer.node.index]
+    blocks = collect_dense(trace.network, [tap], SAMPLES, batch=10, rows=ALL, seed=0)[tap.layer.node.index]
     values = probe(model, SAMPLES.inputs)
     x, y = places(values["Relu_1_out"]), places(values["layer_out"])
     assert len(blocks) == 2
@@ -117,20 +119,20 @@ def test_as_many_rows_as_are_asked_for(rows: int) -> None:
 def test_the_same_seed_the_same_rows_whatever_else_is_measured() -> None:
     trace = Trace(read(chain()))
     taps = [tap_of(trace), tap_of(trace, "head")]
-    model = trace.network.proto
-    both = normals(collect(model, model, taps, SAMPLES, batch=4, rows=100, seed=1))
+    both = normals(collect_dense(trace.network, taps, SAMPLES, batch=4, rows=100, seed=1))
     for tap in taps:
-        alone = collect(model, model, [tap], SAMPLES, batch=4, rows=100, seed=1)[tap.layer.node.index][0].normal
+        alone = collect_dense(trace.network, [tap], SAMPLES, batch=4, rows=100, seed=1)[tap.layer.node.index][0].normal
         assert np.array_equal(alone.gram, both[tap.layer.node.index][0].gram)
-    other = collect(model, model, taps[:1], SAMPLES, batch=4, rows=100, seed=2)[taps[0].layer.node.index][0].normal
+    other = collect_dense(trace.network, taps[:1], SAMPLES, batch=4, rows=100, seed=2)[taps[0].layer.node.index][
+        0
+    ].normal
     assert not np.array_equal(other.gram, both[taps[0].layer.node.index][0].gram)
 
 
 def test_progress_counts_samples() -> None:
     trace = Trace(read(chain()))
     seen: list[int] = []
-    model = trace.network.proto
-    collect(model, model, [tap_of(trace)], SAMPLES, batch=4, rows=10, seed=0, advance=seen.append)
+    collect_dense(trace.network, [tap_of(trace)], SAMPLES, batch=4, rows=10, seed=0, advance=seen.append)
     assert seen == [4, 4, 2]
 
 

@@ -1,0 +1,113 @@
+"""A network run piece by piece over a data set: each piece goes on from the tensors kept where the last one ended."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from reap_onnx.data.dataset import Dataset
+from reap_onnx.model.edit import part
+from reap_onnx.model.network import Network
+from reap_onnx.runtime.session import Session
+
+MEMORY = 4_000_000_000  # bytes that a stream keeps in memory; what goes beyond lies in files
+
+Tensors = dict[str, np.ndarray]
+
+
+class Stream(AbstractContextManager["Stream"]):
+    """Samples on their way through a network.
+
+    No node runs twice over the data set, however many pieces the way is cut into. The constants of nodes that have
+    not run yet may change between pieces.
+
+    Parameters
+    ----------
+    network
+        The network; its tensors keep their names and shapes in all that is run.
+    dataset, batch
+        Samples, and how many of them are run at a time.
+    providers
+        Execution providers, as for :class:`~reap_onnx.runtime.session.Session`.
+    memory
+        Bytes of tensors kept in memory between pieces. The rest goes to temporary files, gone when the context ends.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        dataset: Dataset,
+        *,
+        batch: int,
+        providers: Sequence[str] = ("cpu",),
+        memory: int = MEMORY,
+    ) -> None:
+        self._network, self._providers, self._memory = network, providers, memory
+        self._held: list[Tensors] = list(dataset.batches(batch))
+        self._done: set[int] = set()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._files: list[Path] = []
+        self._number = 0
+
+    def __exit__(self, *_: object) -> None:
+        """Drop what is kept."""
+        self._held.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def run(self, model: onnx.ModelProto, wanted: Sequence[str], later: Sequence[str] = ()) -> Iterator[Tensors]:
+        """Compute the tensors ``wanted``, batch after batch, and keep what ``later`` needs.
+
+        Parameters
+        ----------
+        model
+            The network with the constants that it has by now.
+        wanted
+            Tensors to compute; the nodes behind them are final.
+        later
+            The only tensors that may still be wanted after this piece.
+        """
+        self._done |= self._network.ancestors(wanted)
+        cut = self._cut(later)
+        held = [name for name in self._held[0] if name in self._network.producer] if self._held else []
+        computed = [n for n in dict.fromkeys((*wanted, *cut)) if n in self._network.producer and n not in held]
+        types = {name: (self._network.dtypes[name], len(self._network.shapes[name])) for name in held}
+        session = Session(part(model, computed, types), self._providers) if computed else None
+        past, self._files, room = self._files, [], self._memory
+        for number, known in enumerate(self._held):
+            tensors = known | (session.run(known, computed) if session else {})
+            kept = {name: tensors[name] for name in cut}
+            room -= sum(array.nbytes for array in kept.values())
+            self._held[number] = kept if room >= 0 else {name: self._file(array) for name, array in kept.items()}
+            yield {name: tensors[name] for name in wanted}
+        for path in past:
+            path.unlink()
+
+    def _cut(self, later: Sequence[str]) -> list[str]:
+        """Tensors that are computed by now, and enough to go on to ``later``."""
+        network, cut, seen, pending = self._network, [], set(), list(later)
+        while pending:
+            name = pending.pop()
+            if name in seen or name in network.constants:
+                continue
+            seen.add(name)
+            node = network.producer.get(name)
+            if node is None or (node.index in self._done and name in network.shapes):
+                cut.append(name)
+            else:  # still to come, or no tensor: a sequence is made again
+                pending.extend(n for n in (*node.inputs, *node.captured) if n)
+        return cut
+
+    def _file(self, array: np.ndarray) -> np.ndarray:
+        """The same array, kept in a file."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="reap-onnx-")
+        self._number += 1
+        self._files.append(Path(self._folder.name) / f"{self._number}.npy")
+        np.save(self._files[-1], array)
+        return np.asarray(np.load(self._files[-1], mmap_mode="r"))
