@@ -9,6 +9,7 @@ import numpy as np
 
 from reap_onnx.graph.channels import Labels
 from reap_onnx.model.network import Node, Slot
+from reap_onnx.numerics.rows import Window
 
 
 class Geometry(Protocol):
@@ -41,6 +42,16 @@ class Geometry(Protocol):
 
     def columns(self, vector: Labels) -> Labels:
         """Labels of the input channels -> labels of the columns, (B, D)."""
+        ...
+
+    @property
+    def window(self) -> Window | None:
+        """How dense rows are read, channels last: patches, for None the vectors themselves."""
+        ...
+
+    @property
+    def dense(self) -> bool:
+        """Whether rows can be had at all positions at once; of a single block."""
         ...
 
 

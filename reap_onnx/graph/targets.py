@@ -53,11 +53,12 @@ class Target:
 
 def clipped_to(network: Network, tensor: str) -> tuple[float, float] | None:
     """Bounds of the activations that alone read a tensor, all the same (0 and inf for a Relu); None for others."""
-    bounds = {_bounds(network, node) for node in network.readers.get(tensor, ())}
+    bounds = {clip_bounds(network, node) for node in network.readers.get(tensor, ())}
     return next(iter(bounds)) if len(bounds) == 1 and tensor not in network.outputs else None
 
 
-def _bounds(network: Network, node: Node) -> tuple[float, float] | None:
+def clip_bounds(network: Network, node: Node) -> tuple[float, float] | None:
+    """What a Relu or Clip clips to; None for other operators, and for bounds that are computed."""
     if node.op == "Relu":
         return 0.0, np.inf
     if node.op != "Clip":

@@ -11,6 +11,7 @@ import numpy as np
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.layer import Layer
+from reap_onnx.graph.targets import Intercept, Target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Normal
@@ -131,20 +132,37 @@ def refitted(
         new[block] = solution[: old.shape[1]]
         if tap.intercept:
             shift[block] = solution[-1]
+    gone = np.isin(labels[:, : old.shape[1]], removed)
+    return written(layer, target, new, shift.reshape(-1), np.where(gone[:, :, None], 0.0, old), old_weight)
+
+
+def written(
+    layer: Layer, target: Target, matrix: np.ndarray, shift: np.ndarray, old: np.ndarray, like: np.ndarray
+) -> dict[Slot, np.ndarray]:
+    """The constants of a layer that make ``branch = rows @ matrix + shift``.
+
+    Parameters
+    ----------
+    matrix : (B, D, M), shift : (features,)
+        Behind the affine operators of the target.
+    old : (B, D, M)
+        The layer's own weights, kept for features that the target barely depends on.
+    like
+        The weight in its shape and dtype.
+    """
+    assert layer.geometry is not None
+    scale = target.scale.reshape(len(old), 1, -1)
     seen = np.abs(scale) > 1e-8 * np.abs(scale).max()
-    gone = np.isin(labels[:, : old.shape[1]], removed)[:, :, None]
-    new = np.where(seen, new / np.where(seen, scale, 1.0), np.where(gone, 0.0, old))
-    slots = {layer.weight: layer.geometry.weight(new, old_weight)}
+    new = np.where(seen, matrix / np.where(seen, scale, 1.0), old)
+    slots = {layer.weight: layer.geometry.weight(new, like)}
     if target.intercept is not None:
-        slots |= _intercept(tap, shift.reshape(-1), seen.reshape(-1))
+        slots |= _intercept(target, target.intercept, shift, seen.reshape(-1))
     return slots
 
 
-def _intercept(tap: Tap, shift: np.ndarray, seen: np.ndarray) -> dict[Slot, np.ndarray]:
+def _intercept(target: Target, intercept: Intercept, shift: np.ndarray, seen: np.ndarray) -> dict[Slot, np.ndarray]:
     """The intercept written where the target says it can be."""
-    intercept = tap.target.intercept
-    assert intercept is not None
-    change = np.where(seen, (shift - tap.target.shift) / intercept.scale, 0.0)
+    change = np.where(seen, (shift - target.shift) / intercept.scale, 0.0)
     value = intercept.value.astype(float) + change.reshape(intercept.value.shape)
     return {intercept.slot: value.astype(intercept.value.dtype)}
 

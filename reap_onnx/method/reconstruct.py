@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.couple import Couple, find_couple
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.targets import clipped_to
 from reap_onnx.graph.trace import Trace
+from reap_onnx.method.pairs import Shelf, refit_couple
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.method.select import GroupPath
 from reap_onnx.model.edit import with_constants
@@ -20,7 +22,7 @@ from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.statistics import Tap, collect
-from reap_onnx.runtime.stream import Stream
+from reap_onnx.runtime.stream import Stream, Tensors
 
 
 def reconstruct(
@@ -39,7 +41,8 @@ def reconstruct(
        branch ends in an Add, the target is the original sum less the other operand as it is by now.
     2. Channels that only one layer reads are chosen anew on that layer's present input. Channels that
        several layers read keep the order found on the original network.
-    3. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
+    3. Where one layer makes what the other reads, the two are refitted together.
+    4. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
 
     Returns
     -------
@@ -52,27 +55,84 @@ def reconstruct(
     groups = [path.group for path, _ in cut]
     weights: dict[Slot, np.ndarray] = {}
     network = trace.network
-    refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
-    waves = list(_waves(network, refits))
+    jobs = _jobs(trace, taps, groups)
+    pending = {group.name for job in jobs for group in job.groups}
+    waves = list(_waves(network, jobs))
     with (
         Stream(network, dataset, batch=options.batch, providers=options.providers) as original,
         Stream(network, dataset, batch=options.batch, providers=options.providers) as present,
     ):
         for number, wave in enumerate(waves):
-            later = [tap for wave in waves[number + 1 :] for tap in wave]
-            was = original.run(network.proto, _wanted(wave), _wanted(later))
-            now = present.run(with_constants(network, weights), _read(wave), _read(later))
-            measured = collect(wave, zip(was, now, strict=True), samples=len(dataset), rows=rows, seed=options.seed)
-            for tap in wave:
-                blocks = measured[tap.layer.node.index]
+            later = [job for wave in waves[number + 1 :] for job in wave]
+            was = original.run(network.proto, [job.tap.wanted for job in wave], [job.tap.wanted for job in later])
+            final = [name for job in wave for name in job.final]
+            now = present.run(with_constants(network, weights), _read(wave), _read(later), final)
+            shelves = {job.index: Shelf(trace, job.couple, job.tap) for job in wave if job.couple}
+            measured = collect(
+                [job.tap for job in wave],
+                _watched(zip(was, now, strict=True), shelves.values()),
+                samples=len(dataset),
+                rows=rows,
+                seed=options.seed,
+            )
+            for job in wave:
+                blocks = measured[job.index]
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
-                for group in groups:
-                    if layers_to_refit([group]) == [tap.layer]:
-                        others = _all({name: units for name, units in removed.items() if name != group.name})
-                        removed[group.name] = _choose(trace, tap, normals, group, others, left[group.name])
-                weights |= refitted(trace, tap, normals, _all(removed), kept_rows)
+                for group in job.groups:
+                    others = _all({name: units for name, units in removed.items() if name != group.name})
+                    removed[group.name] = _choose(trace, job.tap, normals, group, others, left[group.name])
+                    pending.discard(group.name)
+                weights |= refitted(trace, job.tap, normals, _all(removed), kept_rows)
+                if job.index in shelves:
+                    gone = _all({name: units for name, units in removed.items() if name not in pending})
+                    weights |= refit_couple(trace, shelves[job.index], gone, weights)
                 advance(1)
     return _all(removed), weights
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A layer to refit, the groups that it alone reads, and its couple where it is refitted together with its maker."""
+
+    tap: Tap
+    groups: tuple[Group, ...]
+    couple: Couple | None
+
+    @property
+    def index(self) -> int:
+        """Index of the layer's node."""
+        return self.tap.layer.node.index
+
+    @property
+    def final(self) -> list[str]:
+        """Tensors of the present network that are read, and that this refit does not change."""
+        data = self.tap.layer.data if self.couple is None else self.couple.maker.data
+        return [data, self.tap.other] if self.tap.other else [data]
+
+
+def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group]) -> list[_Job]:
+    """All layers to refit, in topological order."""
+    couples = {c.reader.node.index: c for c in (find_couple(trace, group) for group in groups) if c is not None}
+    jobs = []
+    for layer in layers_to_refit(groups):
+        tap = _tap(trace.network, taps[layer.node.index], groups)
+        own = tuple(group for group in groups if layers_to_refit([group]) == [layer])
+        jobs.append(_Job(tap, own, couples.get(layer.node.index) if tap.intercept else None))
+    return jobs
+
+
+def _read(jobs: Iterable[_Job]) -> list[str]:
+    return [name for job in jobs for name in (*job.tap.read, *job.final)]
+
+
+def _watched(
+    batches: Iterable[tuple[Tensors, Tensors]], shelves: Collection[Shelf]
+) -> Iterator[tuple[Tensors, Tensors]]:
+    """The same batches, seen by the shelves on their way."""
+    for was, now in batches:
+        for shelf in shelves:
+            shelf.add(was, now)
+        yield was, now
 
 
 def _all(removed: Mapping[str, Labels]) -> Labels:
@@ -98,22 +158,14 @@ def _tap(network: Network, tap: Tap, groups: Sequence[Group]) -> Tap:
     return replace(tap, residual=True, clip=clipped_to(network, tap.target.total))
 
 
-def _waves(network: Network, taps: Sequence[Tap]) -> Iterator[list[Tap]]:
-    """Taps in topological order, in runs that do not depend on each other."""
-    wave: list[Tap] = []
-    for tap in taps:
-        before = network.ancestors(tap.read)
-        if any(earlier.layer.node.index in before for earlier in wave):
+def _waves(network: Network, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+    """Jobs in topological order, in runs that do not depend on each other."""
+    wave: list[_Job] = []
+    for job in jobs:
+        before = network.ancestors(job.tap.read)
+        if any(earlier.index in before for earlier in wave):
             yield wave
             wave = []
-        wave.append(tap)
+        wave.append(job)
     if wave:
         yield wave
-
-
-def _wanted(taps: Sequence[Tap]) -> list[str]:
-    return [tap.wanted for tap in taps]
-
-
-def _read(taps: Sequence[Tap]) -> list[str]:
-    return [name for tap in taps for name in tap.read]

@@ -37,6 +37,11 @@ class Window:
         if min((*self.kernel, *self.strides, *self.dilations), default=1) < 1:
             raise ValueError("kernel, strides and dilations are at least 1")
 
+    @property
+    def taps(self) -> int:
+        """Taps of the kernel."""
+        return math.prod(self.kernel)
+
     def output_shape(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
         """Spatial shape of a Conv's output, for an input of spatial shape ``spatial``.
 

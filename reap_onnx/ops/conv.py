@@ -9,7 +9,7 @@ import numpy as np
 
 from reap_onnx.graph.channels import Labels, on_axis
 from reap_onnx.graph.layer import Layer
-from reap_onnx.model.network import Node, Slot
+from reap_onnx.model.network import Network, Node, Slot
 from reap_onnx.numerics.rows import Window, conv_rows, conv_transpose_rows, feature_rows
 from reap_onnx.ops.registry import rule
 
@@ -26,6 +26,11 @@ class ConvGeometry:
     groups: int
     transposed: bool
     feature_axis: int = 1
+
+    @property
+    def dense(self) -> bool:
+        """Whether dense rows can be had."""
+        return self.groups == 1 and not self.transposed and min(self.window.pads, default=0) >= 0
 
     def positions(self, output: tuple[int, ...]) -> int:
         """Output positions of one sample."""
@@ -114,7 +119,7 @@ def conv(node: Node, trace: Trace) -> None:
     uses = (
         np.prod(trace.shape(data if transposed else node.outputs[0])[2:]) * trace.shape(data)[0] / trace.network.batch
     )
-    geometry = None if whole else ConvGeometry(_window(node, trace), groups, transposed)
+    geometry = None if whole else ConvGeometry(window_of(node, trace.network), groups, transposed)
     trace.layers.append(
         Layer(node, data, node.outputs[0], Slot(node.index, 1), bias, channels, features, float(uses), geometry)
     )
@@ -134,11 +139,11 @@ def _freeze_mixed(trace: Trace, alike: Labels, node: Node) -> None:
     trace.channels.freeze(alike[mixed], f"{node.op} {node.name} reads groups that cannot shrink alike")
 
 
-def _window(node: Node, trace: Trace) -> Window:
-    """Geometry with every default, ``auto_pad`` and ``output_shape`` resolved."""
-    spatial_in, spatial_out = trace.shape(node.inputs[0])[2:], trace.shape(node.outputs[0])[2:]
+def window_of(node: Node, network: Network) -> Window:
+    """Window of a convolution or pooling, with every default, ``auto_pad`` and ``output_shape`` resolved."""
+    spatial_in, spatial_out = network.shapes[node.inputs[0]][2:], network.shapes[node.outputs[0]][2:]
     rank = len(spatial_in)
-    kernel = tuple(trace.shape(node.inputs[1])[2:])
+    kernel = tuple(node.attributes.get("kernel_shape", ()) or network.shapes[node.inputs[1]][2:])
     strides = tuple(node.attributes.get("strides", (1,) * rank))
     dilations = tuple(node.attributes.get("dilations", (1,) * rank))
     pads = tuple(node.attributes.get("pads", (0,) * (2 * rank)))

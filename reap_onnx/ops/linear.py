@@ -23,6 +23,8 @@ class LinearGeometry:
     transposed: bool
     scale: float = 1.0
     feature_axis: int = -1
+    window: None = None
+    dense: bool = True
 
     def positions(self, output: tuple[int, ...]) -> int:
         """Vectors in one sample."""

@@ -60,7 +60,13 @@ class Stream(AbstractContextManager["Stream"]):
         if self._folder is not None:
             self._folder.cleanup()
 
-    def run(self, model: onnx.ModelProto, wanted: Sequence[str], later: Sequence[str] = ()) -> Iterator[Tensors]:
+    def run(
+        self,
+        model: onnx.ModelProto,
+        wanted: Sequence[str],
+        later: Sequence[str] = (),
+        final: Sequence[str] | None = None,
+    ) -> Iterator[Tensors]:
         """Compute the tensors ``wanted``, batch after batch, and keep what ``later`` needs.
 
         Parameters
@@ -68,11 +74,13 @@ class Stream(AbstractContextManager["Stream"]):
         model
             The network with the constants that it has by now.
         wanted
-            Tensors to compute; the nodes behind them are final.
+            Tensors to compute.
         later
             The only tensors that may still be wanted after this piece.
+        final
+            Tensors that stay as they are now, those wanted by default; what they are computed from never runs again.
         """
-        self._done |= self._network.ancestors(wanted)
+        self._done |= self._network.ancestors(wanted if final is None else final)
         cut = self._cut(later)
         held = [name for name in self._held[0] if name in self._network.producer] if self._held else []
         computed = [n for n in dict.fromkeys((*wanted, *cut)) if n in self._network.producer and n not in held]

@@ -5,6 +5,7 @@ import pytest
 
 from nets import images, residual_net
 from reap_onnx.data.dataset import Dataset
+from reap_onnx.graph.couple import find_couple
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
@@ -48,6 +49,15 @@ def test_the_sequential_refit_beats_refitting_each_layer_by_itself(measured):
     for layer in layers_to_refit([path.group for path in paths]):
         alone |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed)
     assert error(trace, weights) < 0.95 * error(trace, alone)
+
+
+def test_layers_refitted_in_pairs_beat_layers_refitted_one_by_one(measured, monkeypatch):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(p.group.units) // (2 if find_couple(trace, p.group) else 1) for p in paths]
+    _, together = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    monkeypatch.setattr("reap_onnx.method.pairs.ROUNDS", 0)
+    _, alone = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    assert error(trace, together) < 0.95 * error(trace, alone)
 
 
 def test_widths_are_those_asked_for_and_readers_forget_what_is_gone(measured):

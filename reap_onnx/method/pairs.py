@@ -1,0 +1,182 @@
+"""A layer and the one behind it refitted together, from tensors to constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.couple import Couple
+from reap_onnx.graph.layer import Geometry, Layer
+from reap_onnx.graph.targets import Target
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.problems import written
+from reap_onnx.model.network import Slot
+from reap_onnx.numerics.linearize import Operator, chain
+from reap_onnx.numerics.pair import Batch, Pair, refit_pair
+from reap_onnx.numerics.patches import col2im, im2col
+from reap_onnx.ops.between import Between, operator
+from reap_onnx.runtime.statistics import Tap
+
+ROWS = 64_000  # output positions of the reader, over whole samples
+NUMBERS = 64_000_000  # in the rows of either layer at most
+CHUNK = 8_000  # positions that are worked on at a time, for the caches
+ROUNDS = 1
+STEPS = 10
+RIDGE = 1e-2
+
+Constants = Mapping[Slot, np.ndarray]
+
+
+class Shelf:
+    """The first samples, in whole, of a couple: what its maker reads, what its reader should produce.
+
+    Parameters
+    ----------
+    trace, couple
+        The two layers.
+    tap
+        Of the reader.
+    """
+
+    def __init__(self, trace: Trace, couple: Couple, tap: Tap) -> None:
+        self.couple, self.tap = couple, tap
+        self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+        self._network = trace.network
+        self._room = min(ROWS // self._places(couple.reader), *map(self._fitting, (couple.maker, couple.reader)))
+        self._room = max(1, self._room)
+        self._chunk = max(1, CHUNK // max(self._places(couple.maker), self._places(couple.reader)))
+
+    def add(self, was: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> None:
+        """Keep samples of a batch, as long as there is room."""
+        data, total = now[self.couple.maker.data], was[self.tap.wanted]
+        other = now[self.tap.other] if self.tap.other else None
+        for start in range(0, min(self._room, len(total)), self._chunk):
+            some = slice(start, min(start + self._chunk, self._room))
+            self.samples.append((data[some].copy(), total[some].copy(), None if other is None else other[some].copy()))
+        self._room -= min(self._room, len(total))
+
+    def _places(self, layer: Layer) -> int:
+        assert layer.geometry is not None
+        return layer.geometry.positions(self._network.shapes[layer.output])
+
+    def _fitting(self, layer: Layer) -> int:
+        assert layer.geometry is not None
+        return NUMBERS // (self._places(layer) * layer.geometry.columns(layer.inputs).size)
+
+
+def refit_couple(trace: Trace, shelf: Shelf, removed: Labels, weights: Constants) -> dict[Slot, np.ndarray]:
+    """New constants of both layers of a couple, in their original shapes.
+
+    Parameters
+    ----------
+    shelf
+        The couple and its samples.
+    removed
+        Channels that are gone for good.
+    weights
+        Constants that are new by now; the others are as they were.
+    """
+    couple, tap = shelf.couple, shelf.tap
+    first = _Side(trace, couple.maker, couple.made, removed, weights)
+    second = _Side(trace, couple.reader, tap.target, removed, weights)
+    low, high = tap.clip or (-np.inf, np.inf)
+    pair = Pair(_between(trace, couple, removed, weights), second.gather, second.scatter, low, high)
+    batches = []
+    for data, total, other in shelf.samples:
+        rows = first.gather(first.image(data))
+        rows = np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)
+        goal = second.features(total)
+        offset = np.zeros_like(goal) if other is None else second.features(other)
+        batches.append(Batch(rows, first.shape(len(data), trace.network.shapes[couple.maker.output]), goal, offset))
+    one, two = refit_pair(pair, batches, first.matrix, second.matrix, ridge=RIDGE, rounds=ROUNDS, steps=STEPS)
+    return first.slots(one) | second.slots(two)
+
+
+class _Side:
+    """A layer without the channels that are gone, its rows tap by tap."""
+
+    def __init__(self, trace: Trace, layer: Layer, target: Target, removed: Labels, weights: Constants) -> None:
+        assert layer.geometry is not None
+        self._layer, self._target = layer, target
+        self._geometry: Geometry = layer.geometry
+        roots = trace.channels.roots
+        self._like = _value(trace, layer.weight, weights)
+        self._old = self._geometry.matrix(self._like.astype(float))
+        self._shift = self._present_shift(trace, weights)
+        self._inputs = ~np.isin(roots(layer.inputs), removed)
+        self._features = ~np.isin(roots(layer.features), removed)
+        columns = np.flatnonzero(~np.isin(roots(self._geometry.columns(layer.inputs)[0]), removed))
+        self._columns = columns.reshape(int(self._inputs.sum()), -1).T.reshape(-1)
+
+    def _present_shift(self, trace: Trace, weights: Constants) -> np.ndarray:
+        intercept = self._target.intercept
+        if intercept is None or intercept.slot not in weights:
+            return self._target.shift
+        change = weights[intercept.slot].astype(float) - intercept.value.astype(float)
+        return np.asarray(self._target.shift + change.reshape(-1) * intercept.scale)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(D + 1, M), the shift last."""
+        kept = self._old[0][np.ix_(self._columns, self._features)] * self._target.scale[self._features]
+        return np.concatenate([kept, self._shift[self._features][None]])
+
+    def image(self, tensor: np.ndarray) -> np.ndarray:
+        """What the layer reads, channels last, without those that are gone."""
+        last = np.moveaxis(tensor, self._geometry.feature_axis, -1)
+        return np.asarray(last[..., self._inputs], np.float32)
+
+    def features(self, tensor: np.ndarray) -> np.ndarray:
+        """A tensor of the output's shape as rows, (n, M)."""
+        last = np.moveaxis(tensor, self._geometry.feature_axis, -1)[..., self._features]
+        return np.asarray(last.reshape(-1, last.shape[-1]), np.float32)
+
+    def shape(self, samples: int, output: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of what the layer makes of so many samples, channels last."""
+        axis = self._geometry.feature_axis % len(output)
+        spatial = [size for a, size in enumerate(output) if a not in (0, axis)]
+        return (samples, *spatial, int(self._features.sum()))
+
+    def gather(self, x: np.ndarray) -> np.ndarray:
+        """Channels last -> rows."""
+        window = self._geometry.window
+        return x.reshape(-1, x.shape[-1]) if window is None else im2col(x, window)
+
+    def scatter(self, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The adjoint of ``gather``."""
+        window = self._geometry.window
+        return rows.reshape(shape) if window is None else col2im(rows, window, shape)
+
+    def slots(self, matrix: np.ndarray) -> dict[Slot, np.ndarray]:
+        """The constants that hold ``matrix``."""
+        new, shift = self._old[0] * self._target.scale, self._shift.copy()
+        new[np.ix_(self._columns, self._features)] = matrix[:-1]
+        shift[self._features] = matrix[-1]
+        return written(self._layer, self._target, new[None], shift, self._old, self._like)
+
+
+def _value(trace: Trace, slot: Slot, weights: Constants) -> np.ndarray:
+    """A constant as it is by now."""
+    return (
+        weights[slot] if slot in weights else trace.network.constants[trace.network.nodes[slot.node].inputs[slot.input]]
+    )
+
+
+def _between(trace: Trace, couple: Couple, removed: Labels, weights: Constants) -> Operator:
+    """The operators between the layers, without the channels that are gone."""
+    operators = []
+    for node in couple.between:
+        constants = {}
+        for position, name in enumerate(node.inputs):
+            if name in trace.network.constants:
+                slot = Slot(node.index, position)
+                constants[position] = _value(trace, slot, weights)
+                for axis, labels in trace.cuts.get(slot, {}).items():
+                    stays = ~np.isin(trace.channels.roots(labels), removed)
+                    constants[position] = constants[position].compress(stays, axis)
+        found = operator(Between(trace.network, node, constants))
+        assert found is not None
+        operators.append(found)
+    return chain(operators)

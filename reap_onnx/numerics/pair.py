@@ -1,0 +1,179 @@
+"""Two layers in a row refitted together: Gauss-Newton on the error of the second, the first one free as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse.linalg import LinearOperator, cg
+
+from reap_onnx.numerics.factor import factor, inverse
+from reap_onnx.numerics.linearize import Operator
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples on their way through two layers.
+
+    Parameters
+    ----------
+    rows : (n1, D1) float32
+        What the first layer reads, at all of its output positions, the constant 1 last.
+    shape
+        Of what it makes, (N, *spatial, k) with n1 = N * spatial.
+    total, offset : (n2, M) float32
+        What should come out behind the second layer, and what comes besides its product.
+    """
+
+    rows: Floats
+    shape: tuple[int, ...]
+    total: Floats
+    offset: Floats
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two layers, and what lies between them.
+
+    Parameters
+    ----------
+    between
+        Operator from what the first layer makes to what the second one reads.
+    gather, scatter
+        What the second layer reads -> its rows (n2, D2), without the constant; and the adjoint, given the shape.
+    low, high
+        Bounds of the activation behind the second layer.
+    """
+
+    between: Operator
+    gather: Callable[[Floats], Floats]
+    scatter: Callable[[Floats, tuple[int, ...]], Floats]
+    low: float = -np.inf
+    high: float = np.inf
+
+
+def refit_pair(
+    pair: Pair, batches: Sequence[Batch], first: Doubles, second: Doubles, *, ridge: float, rounds: int, steps: int
+) -> tuple[Doubles, Doubles]:
+    """Weights of both layers that make the error of the second one smaller; never larger.
+
+    A round solves for the step that would be best if everything were linear, by conjugate gradients: the matrix is
+    never formed, a product with it is one pass forwards and one backwards. The preconditioner takes the rows of a
+    layer as independent of the gradients that reach it (after Martens & Grosse, K-FAC, 2015). The step is halved until
+    the error falls. What the activation behind the second layer hides is no error, as in
+    :func:`~reap_onnx.numerics.refit.refit_clipped`.
+
+    Parameters
+    ----------
+    first : (D1, k), second : (D2 + 1, M) float64
+        Weights to start from, the constant's row last.
+    ridge
+        Relative weight of the squared change of the weights, in every round.
+    rounds, steps
+        Gauss-Newton rounds, and conjugate gradients in each.
+    """
+    points = [_Point(pair, batch, first, second) for batch in batches]
+    error = _error(points)
+    for _ in range(rounds):
+        change = _step(points, first, second, ridge, steps)
+        for half in range(5):
+            one, two = first + change[0] / 2**half, second + change[1] / 2**half
+            there = [_Point(pair, batch, one, two) for batch in batches]
+            if _error(there) < error:
+                break
+        else:
+            break
+        points, error, first, second = there, _error(there), one, two
+    return first, second
+
+
+class _Point:
+    """One batch at given weights."""
+
+    def __init__(self, pair: Pair, batch: Batch, first: Doubles, second: Doubles) -> None:
+        self._pair, self.rows, self._shape = pair, batch.rows, batch.shape
+        self._first, self._second = first.astype(np.float32), second.astype(np.float32)
+        self._between = pair.between((batch.rows @ self._first).reshape(batch.shape))
+        self._read = self._between.value.shape
+        rows = pair.gather(self._between.value)
+        self.read = np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)
+        out = self.read @ self._second + batch.offset
+        low, high = batch.total <= pair.low, batch.total >= pair.high
+        self._seen = ~((low & (out <= pair.low)) | (high & (out >= pair.high)))
+        target = np.where(low, pair.low, np.where(high, pair.high, batch.total))
+        self.error = np.where(self._seen, out - target, 0).astype(np.float32)
+
+    def backward(self, gradient: Floats) -> tuple[Floats, Floats]:
+        """Gradients of what comes out (n2, M) -> of what the first layer makes (n1, k), and what reaches the second."""
+        gradient = gradient * self._seen
+        back = self._pair.scatter(gradient @ self._second[:-1].T, self._read)
+        return self._between.backward(back).reshape(len(self.rows), -1), gradient
+
+    def forward(self, first: Floats, second: Floats) -> Floats:
+        """Changes of the weights -> change of what comes out, (n2, M)."""
+        change = self._between.forward((self.rows @ first).reshape(self._shape))
+        return np.asarray(self._pair.gather(change) @ self._second[:-1] + self.read @ second, np.float32)
+
+
+def _error(points: Sequence[_Point]) -> float:
+    return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
+
+
+def _gram(parts: Sequence[Floats]) -> Doubles:
+    total = np.zeros((parts[0].shape[1],) * 2)
+    for part in parts:
+        total += part.T @ part
+    return total
+
+
+def _step(
+    points: Sequence[_Point], first: Doubles, second: Doubles, ridge: float, steps: int
+) -> tuple[Doubles, Doubles]:
+    """The Gauss-Newton step."""
+    count = sum(len(point.read) for point in points)
+    cut = first.size
+
+    def split(vector: Doubles) -> tuple[Doubles, Doubles]:
+        return vector[:cut].reshape(first.shape), vector[cut:].reshape(second.shape)
+
+    def join(one: npt.ArrayLike, two: npt.ArrayLike) -> Doubles:
+        return np.concatenate([np.ravel(one), np.ravel(two)]).astype(np.float64)
+
+    def pull(gradients: Sequence[Floats]) -> Doubles:
+        sums = join(np.zeros(first.shape), np.zeros(second.shape))
+        for point, gradient in zip(points, gradients, strict=True):
+            made, out = point.backward(gradient)
+            sums += join(point.rows.T @ made, point.read.T @ out)
+        return sums / count
+
+    grams = [_gram([point.rows for point in points]), _gram([point.read for point in points])]
+    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), points[0].error.shape)
+    reached = np.square(points[0].backward(signs)[0]).mean(0, dtype=np.float64)
+    reached = np.maximum(reached, 1e-4 * reached.max()) + 1e-30
+    sizes = [np.trace(gram) / len(gram) / count for gram in grams]
+    inverses = [inverse(factor(g / count + 1e-3 * s * np.eye(len(g)))) for g, s in zip(grams, sizes, strict=True)]
+    damping = join(np.full(first.shape, ridge * sizes[0] * reached.mean()), np.full(second.shape, ridge * sizes[1]))
+
+    def curvature(vector: Doubles) -> Doubles:
+        one, two = (part.astype(np.float32) for part in split(vector))
+        return pull([point.forward(one, two) for point in points]) + damping * vector
+
+    def precondition(vector: Doubles) -> Doubles:
+        one, two = split(vector)
+        return join(inverses[0] @ one / reached, inverses[1] @ two)
+
+    shape = (len(damping),) * 2
+    downhill = -pull([point.error for point in points])
+    found, _ = cg(
+        LinearOperator(shape, matvec=curvature, dtype=np.float64),
+        downhill,
+        rtol=0.0,
+        maxiter=steps,
+        M=LinearOperator(shape, matvec=precondition, dtype=np.float64),
+    )
+    return split(found)

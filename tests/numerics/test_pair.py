@@ -1,0 +1,112 @@
+"""Two layers refitted together: planted networks, least squares where all is linear, errors that never rise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reap_onnx.numerics.linearize import Operator, pointwise
+from reap_onnx.numerics.pair import Batch, Pair, refit_pair
+from reap_onnx.numerics.patches import col2im, im2col
+from reap_onnx.numerics.rows import Window
+
+WINDOW = Window((3, 3), (1, 1), (1, 1, 1, 1), (1, 1))
+RELU = pointwise(lambda x: np.maximum(x, 0), lambda x: x > 0)
+SAME = pointwise(lambda x: x, np.ones_like)
+
+
+def pair(between: Operator = RELU, low: float = -np.inf, high: float = np.inf) -> Pair:
+    return Pair(
+        between, lambda x: im2col(x, WINDOW), lambda rows, shape: col2im(rows, WINDOW, shape), low=low, high=high
+    )
+
+
+def weights(rng: np.random.Generator, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    return rng.standard_normal((28, k)) / 5, rng.standard_normal((9 * k + 1, 4)) / 6
+
+
+def samples(rng: np.random.Generator, k: int, truth: tuple[np.ndarray, np.ndarray], count: int = 30) -> list[Batch]:
+    batches = []
+    for _ in range(3):
+        x = rng.standard_normal((count, 6, 6, 3)).astype(np.float32)
+        rows = np.concatenate([im2col(x, WINDOW), np.ones((count * 36, 1), np.float32)], axis=1)
+        batches.append(
+            Batch(rows, (count, 6, 6, k), output(rows, count, *truth).astype(np.float32), np.zeros((1, 1), np.float32))
+        )
+    return batches
+
+
+def output(rows: np.ndarray, count: int, first: np.ndarray, second: np.ndarray, slope: float = 0.0) -> np.ndarray:
+    hidden = rows @ first
+    hidden = np.where(hidden > 0, hidden, slope * hidden).reshape(count, 6, 6, -1)
+    return im2col(hidden.astype(np.float32), WINDOW) @ second[:-1] + second[-1]
+
+
+def error(batches: list[Batch], first: np.ndarray, second: np.ndarray, low: float = -np.inf) -> float:
+    clip = lambda y: np.maximum(y, low)  # noqa: E731
+    made = [clip(output(b.rows, b.shape[0], first, second) + b.offset) - clip(b.total) for b in batches]
+    return sum(float((m**2).sum()) for m in made)
+
+
+@pytest.mark.parametrize("low", [-np.inf, 0.0])
+def test_a_planted_network_is_found_again(low: float) -> None:
+    """From weights a little off, the error falls by a factor that refitting the second layer alone cannot reach."""
+    rng = np.random.default_rng(0)
+    first, second = weights(rng)
+    batches = samples(rng, 5, (first, second))
+    start = first + 0.05 * rng.standard_normal(first.shape), second + 0.05 * rng.standard_normal(second.shape)
+    before = error(batches, *start, low)
+    found = refit_pair(pair(low=low), batches, *start, ridge=1e-4, rounds=4, steps=30)
+    assert error(batches, *found, low) < 1e-3 * before
+
+
+def test_the_last_layer_alone_is_least_squares() -> None:
+    """With nothing between that the first layer could change, the second comes out as ``lstsq`` has it."""
+    rng = np.random.default_rng(1)
+    truth = weights(rng)
+    batches = samples(rng, 5, truth)
+    dead = pointwise(np.ones_like, np.zeros_like)
+    read = np.concatenate([im2col(np.ones(b.shape, np.float32), WINDOW) for b in batches])
+    rows = np.concatenate([read, np.ones((len(read), 1))], axis=1)
+    expected = rows @ np.linalg.lstsq(rows, np.concatenate([b.total for b in batches]), rcond=None)[0]
+    _first, second = refit_pair(pair(dead), batches, *weights(rng), ridge=1e-7, rounds=3, steps=60)
+    assert np.abs(rows @ second - expected).max() < 1e-2 * np.abs(expected).max()
+
+
+def test_the_error_never_rises() -> None:
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        batches = samples(rng, 3, weights(rng, 5), count=4)
+        batches = [Batch(b.rows, (*b.shape[:3], 3), b.total, b.offset) for b in batches]
+        start = weights(rng, 3)
+        last = error(batches, *start, 0.0)
+        for rounds in (1, 2, 3):
+            found = refit_pair(pair(low=0.0), batches, *start, ridge=1e-3, rounds=rounds, steps=6)
+            assert error(batches, *found, 0.0) <= last * (1 + 1e-6)
+            last = error(batches, *found, 0.0)
+
+
+def test_what_is_right_stays() -> None:
+    rng = np.random.default_rng(2)
+    truth = weights(rng)
+    found = refit_pair(pair(), samples(rng, 5, truth), *truth, ridge=1e-3, rounds=2, steps=10)
+    for before, after in zip(truth, found, strict=True):
+        np.testing.assert_allclose(after, before, atol=1e-4)
+
+
+def test_it_is_deterministic() -> None:
+    rng = np.random.default_rng(3)
+    batches, start = samples(rng, 5, weights(rng)), weights(rng)
+    one, two = (refit_pair(pair(), batches, *start, ridge=1e-3, rounds=2, steps=5) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_dead_channels_and_collinear_rows_do_no_harm() -> None:
+    rng = np.random.default_rng(4)
+    batches = samples(rng, 5, weights(rng))
+    first, second = weights(rng)
+    first[:, 2] = 0
+    first[-1, 2] = -5  # never passes the ReLU
+    twins = [Batch(np.hstack([b.rows[:, :-1], b.rows]), b.shape, b.total, b.offset) for b in batches]
+    found = refit_pair(pair(), twins, np.vstack([first[:-1], first]), second, ridge=1e-3, rounds=2, steps=10)
+    assert all(np.isfinite(part).all() for part in found)
