@@ -11,6 +11,7 @@ import onnx_graphsurgeon as gs
 from onnx import numpy_helper
 
 from reap_onnx.model.network import Network, Slot, subgraphs
+from reap_onnx.model.quantized import stored
 
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,14 +56,14 @@ def with_constants(
 
     An initializer whose every reader gets the same new value is replaced under its own name; otherwise
     the slot gets an initializer of its own. A slot past the end of a node's inputs adds an input (a
-    bias). Constants that were read and are read no longer are removed.
+    bias). Quantised constants stay quantised. Constants that were read and are read no longer are removed.
 
     Parameters
     ----------
     attributes
         New values of attributes, by the index of their node and their name; None removes one.
     """
-    model = copy_model(network.proto)
+    model, constants = copy_model(network.proto), stored(network, constants)
     initializers = {t.name: t for t in model.graph.initializer}
     taken = _all_names(model.graph)
     done: set[Slot] = set()

@@ -5,7 +5,19 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from examples import conv, elementwise, linear, movement, networks, normalization, pooling, reduction, shapes
+from examples import (
+    arrivals,
+    conv,
+    elementwise,
+    linear,
+    movement,
+    networks,
+    normalization,
+    pooling,
+    quantization,
+    reduction,
+    shapes,
+)
 from examples.net import Example
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.trace import Trace
@@ -13,7 +25,19 @@ from reap_onnx.ops import Rule, all_rules, find_rule
 from reap_onnx.ops.registry import rule
 from wiring import read
 
-FAMILIES = (conv, linear, elementwise, movement, normalization, pooling, reduction, networks, shapes)
+FAMILIES = (
+    conv,
+    linear,
+    elementwise,
+    movement,
+    normalization,
+    pooling,
+    quantization,
+    reduction,
+    networks,
+    shapes,
+    arrivals,
+)
 EXAMPLES = tuple(chain.from_iterable(family.EXAMPLES for family in FAMILIES))
 BY_OP: dict[str, list[Example]] = {}
 for example in EXAMPLES:
