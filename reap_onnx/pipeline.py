@@ -374,7 +374,7 @@ def _carry_out(
     """Surgery, checks, files, report."""
     removed, weights = read_plan(plan, trace)
     with run.stage("surgery and checks"):
-        pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.model)
+        pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.original)
         if len(removed):
             _stamp(pruned, plan)
         wiring, failure = math.inf, None

@@ -71,8 +71,7 @@ class Surgeon:
         4. Declared shapes of intermediate tensors and constants are mended.
         """
         network = self.trace.network
-        for slot, value in self._weights.items():
-            self.replace(slot, value)
+        self._constants |= self._weights
         for slot, axes in self.trace.cuts.items():
             for place, along in places(network, slot, axes):
                 value = self._value(place)

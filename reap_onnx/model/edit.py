@@ -65,7 +65,7 @@ def with_constants(
     """
     model, constants = copy_model(network.proto), stored(network, constants)
     initializers = {t.name: t for t in model.graph.initializer}
-    taken = _all_names(model.graph)
+    taken = all_names(model.graph)
     done: set[Slot] = set()
     for slot, value in constants.items():
         if slot in done:
@@ -77,7 +77,7 @@ def with_constants(
         if name in initializers and _read_only_by(network, name, same):
             _set_initializer(model, initializers[name], value)
             continue
-        fresh = _unused_name(name or f"{network.nodes[slot.node].name}_bias", taken)
+        fresh = unused_name(name or f"{network.nodes[slot.node].name}_bias", taken)
         _add_initializer(model, fresh, value)
         for other in same:
             _set_input(model.graph.node[other.node], other.input, fresh)
@@ -99,7 +99,7 @@ def _remove_unread_constants(model: onnx.ModelProto, network: Network) -> None:
             dead.add(index)
         else:
             kept.update(node.input)
-            kept.update(name for body in subgraphs(node) for name in _all_names(body))
+            kept.update(name for body in subgraphs(node) for name in all_names(body))
     _delete(model.graph.node, [index in dead for index in range(len(model.graph.node))])
     graph = model.graph
     gone = {name for name in network.constants if network.is_read(name) and name not in kept}
@@ -113,13 +113,13 @@ def _delete(items: MutableSequence[Any], flags: Sequence[bool]) -> None:
         del items[index]
 
 
-def _all_names(graph: onnx.GraphProto) -> set[str]:
+def all_names(graph: onnx.GraphProto) -> set[str]:
     """Every name of a tensor in a graph and its bodies."""
     names = {value.name for values in (graph.input, graph.output, graph.initializer) for value in values}
     names.update(tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
         names.update((*node.input, *node.output))
-        names.update(name for body in subgraphs(node) for name in _all_names(body))
+        names.update(name for body in subgraphs(node) for name in all_names(body))
     return names
 
 
@@ -163,7 +163,8 @@ def _set_input(node: onnx.NodeProto, position: int, name: str) -> None:
     node.input[position] = name
 
 
-def _unused_name(wish: str, taken: set[str]) -> str:
+def unused_name(wish: str, taken: set[str]) -> str:
+    """A name that is not taken yet, and is from now on."""
     name, number = wish, 0
     while name in taken:
         number += 1

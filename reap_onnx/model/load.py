@@ -10,6 +10,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 
 from reap_onnx.errors import ModelError
+from reap_onnx.model.normalise import normalise
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,9 @@ class Source:
     Parameters
     ----------
     model
-        The model, external data loaded.
+        The model, external data loaded, in normal form (see ``reap_onnx.model.normalise``).
+    original
+        The model as it was given; the same object where it is in normal form.
     name
         Path as given, or "model in memory".
     sha256
@@ -29,6 +32,7 @@ class Source:
     """
 
     model: onnx.ModelProto
+    original: onnx.ModelProto
     name: str
     sha256: str
     files: tuple[Path, ...] = ()
@@ -54,7 +58,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
     """
     if isinstance(source, onnx.ModelProto):
         _check(source, "model in memory")
-        return Source(source, "model in memory", _digest(source))
+        return Source(normalise(source), source, "model in memory", _digest(source))
     path = Path(source)
     model = _read(path)
     data = _data_files(model, path.parent)
@@ -65,7 +69,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
             reason = " ".join(str(error).split())
             raise ModelError(f"{path}: external data cannot be read: {reason}", "keep its files beside it") from error
     _check(str(path), str(path))
-    return Source(model, str(path), _digest(model), (path, *data))
+    return Source(normalise(model), model, str(path), _digest(model), (path, *data))
 
 
 def _data_files(model: onnx.ModelProto, folder: Path) -> list[Path]:

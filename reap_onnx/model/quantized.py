@@ -43,7 +43,7 @@ class Quantized:
         yield Slot(self.nodes[0].index, 0), dict(axes)
         for node in self.nodes:
             for position in (1, 2):
-                if self.axis in axes and node.input(position):
+                if self.axis is not None and self.axis in axes and node.input(position):
                     yield Slot(node.index, position), {0: axes[self.axis]}
 
     def fitting_scale(self, value: np.ndarray) -> np.ndarray:
@@ -79,7 +79,8 @@ class Quantized:
     def _round(self, value: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Steps away from the zero point, within what the type holds."""
         info, zero = np.iinfo(self.integers.dtype), self._along(self.zero_point.astype(float))
-        return np.clip(np.rint(value.astype(float) / self._along(scale)), info.min - zero, info.max - zero)
+        steps: np.ndarray = np.rint(value.astype(float) / self._along(scale))
+        return np.clip(steps, info.min - zero, info.max - zero, out=steps)
 
     def _along(self, vector: np.ndarray) -> np.ndarray:
         """Scales or zero points, to be broadcast against the constant."""

@@ -172,6 +172,57 @@ def layer_in_a_body(net: Net) -> str:
     return net.op("Add", head(net, stem(net)), h)
 
 
+@EXAMPLES.add(6, 5)
+def branch_is_decided(net: Net) -> str:
+    """The condition is a constant: layers of the branch are layers of the network. Names in both branches are alike."""
+    h = stem(net)
+    kernel = net.constant(net.noise(5, 6, 1, 1), "kernel")
+    inner = [helper.make_node("Conv", ["y", kernel], ["z"])]
+    other = _body("other", [helper.make_node("Neg", ["y"], ["z"])], {}, {"z": "nchw"})
+    deep = helper.make_node(
+        "If", ["yes"], ["w"], then_branch=_body("deep", inner, {}, {"z": "nchw"}), else_branch=other
+    )
+    yes = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))
+    taken = _body("taken", [helper.make_node("Relu", [h], ["y"]), yes, deep], {}, {"w": "nchw"})
+    passed = _body("passed", [], {}, {h: "nchw"})
+    h = net.op("If", np.array(True), then_branch=taken, else_branch=passed, name="first")
+    untaken = _body("untaken", [helper.make_node("Conv", ["x", kernel], ["y"])], {}, {"y": "nchw"})
+    given = _body("given", [helper.make_node("Sigmoid", [h], ["y"])], {}, {"y": "nchw"})
+    return head(net, net.op("If", np.array(False), then_branch=untaken, else_branch=given, name="second"), 5)
+
+
+# -- what onnxruntime makes of models ---------------------------------------------------------------
+
+_MS = "com.microsoft"
+
+
+def _typed(net: Net, h: str, *shape: int) -> str:
+    """Shape inference of the standard knows nothing of other operators."""
+    return net.op("Reshape", net.op("Cast", h, to=TensorProto.FLOAT), shape)
+
+
+@EXAMPLES.add(6, 5, 7, 8, opset=[10, 17])
+def fused_convolutions(net: Net) -> str:
+    """Convolutions that add and activate, as onnxruntime writes them."""
+    x = net.input("N", 3, 8, 8)
+    h = net.op("FusedConv", x, net.noise(6, 3, 1, 1), net.noise(6), domain=_MS, activation="Relu")
+    h = net.op("FusedConv", h, net.noise(5, 6, 1, 1), domain=_MS, activation="LeakyRelu", activation_params=[0.2])
+    h = net.op("FusedConv", h, net.noise(7, 5, 1, 1), domain=_MS, activation="Clip", activation_params=[-0.5, 2.0])
+    h = net.op("FusedConv", h, net.noise(8, 7, 1, 1), None, net.conv(x, 3, 8), domain=_MS, activation="Tanh")
+    return _typed(net, net.op("FusedConv", h, net.noise(4, 8, 1, 1), net.noise(4), domain=_MS), -1, 4, 8, 8)
+
+
+@EXAMPLES.add(6, 5, 7, 4)
+def fused_products(net: Net) -> str:
+    h = net.op("FusedGemm", net.input("N", 3), net.noise(3, 6), net.noise(6), domain=_MS, activation="Relu")
+    h = net.op("Gelu", net.op("MatMul", h, net.noise(6, 5)), domain=_MS)
+    h = net.op("QuickGelu", net.op("MatMul", h, net.noise(5, 7)), domain=_MS, alpha=1.5)
+    h = net.op("BiasGelu", net.op("MatMul", h, net.noise(7, 4)), net.noise(4), domain=_MS)
+    h = net.op("FastGelu", h, net.noise(4), domain=_MS)
+    last = {"transB": 1, "alpha": 0.5, "activation": "LeakyRelu", "activation_alpha": 0.3}
+    return _typed(net, net.op("FusedGemm", h, net.noise(3, 4), domain=_MS, **last), -1, 3)
+
+
 # -- names and leftovers ----------------------------------------------------------------------------
 
 
