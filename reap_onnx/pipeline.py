@@ -115,7 +115,7 @@ def inspect(
         trace = _trace(source, _probe_shapes(specs, dataset), freeze)
         groups = find_groups(trace)
     rows = _rows(trace, groups, np.zeros(0, np.int64))
-    notes = tuple(_unmatched(trace))
+    notes = (*_unmatched(trace), *trace.left_alone())
     return InspectResult(Inspection(source.name, _cost(trace.network), rows, _reach(trace, groups), notes))
 
 
@@ -313,7 +313,7 @@ def _choose(
     cost = (macs_cost if options.target.kind == "macs" else params_cost)(trace, prunable)
     total = (count_macs if options.target.kind == "macs" else count_params)(trace.network)
     budget = options.target.budget(total)
-    if budget >= total:
+    if 0 < total <= budget:
         return np.zeros(0, np.int64), {}
     if not prunable:
         raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
@@ -417,7 +417,7 @@ def _carry_out(
         comparison=comparison,
         wiring_error=wiring,
         seconds=run.seconds,
-        notes=() if len(removed) else ("the target asks for nothing: the model is unchanged",),
+        notes=tuple(trace.left_alone() if len(removed) else ["the target asks for nothing: the model is unchanged"]),
     )
     for path in report:
         write_report(summary, path)

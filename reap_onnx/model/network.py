@@ -160,6 +160,12 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
+def count_layers(graph: onnx.GraphProto) -> int:
+    """Convolutions and matrix products in a body, those of its own bodies included."""
+    inner = sum(count_layers(body) for node in graph.node for body in subgraphs(node))
+    return inner + sum(node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") for node in graph.node)
+
+
 def _outer_names(graph: onnx.GraphProto) -> set[str]:
     known = {i.name for i in graph.input} | {t.name for t in graph.initializer}
     outer: set[str] = set()

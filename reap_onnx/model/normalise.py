@@ -67,13 +67,8 @@ def _take_branch(graph: onnx.GraphProto, index: int) -> None:
     nodes += [helper.make_node("Constant", [], [t.values.name], sparse_value=t) for t in branch.sparse_initializer]
     nodes += branch.node
     made = [name for inner in nodes for name in inner.output if name]
-    renamed = {}
-    for result, output in zip(branch.output, outputs, strict=True):
-        if result.name in made and result.name not in renamed:
-            renamed[result.name] = output
-        else:
-            nodes.append(helper.make_node("Identity", [result.name], [output]))
-    renamed |= {name: unused_name(name, names) for name in made if name not in renamed}
+    renamed = {name: unused_name(name, names) for name in made}
+    renamed |= {result.name: output for result, output in zip(branch.output, outputs, strict=True)}
     for inner in nodes:
         _rename(inner, renamed)
     graph.node.extend([*nodes, *after])

@@ -184,7 +184,7 @@ def branch_is_decided(net: Net) -> str:
     )
     yes = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True)))
     taken = _body("taken", [helper.make_node("Relu", [h], ["y"]), yes, deep], {}, {"w": "nchw"})
-    passed = _body("passed", [], {}, {h: "nchw"})
+    passed = _body("passed", [helper.make_node("Identity", [h], ["w"])], {}, {"w": "nchw"})
     h = net.op("If", np.array(True), then_branch=taken, else_branch=passed, name="first")
     untaken = _body("untaken", [helper.make_node("Conv", ["x", kernel], ["y"])], {}, {"y": "nchw"})
     given = _body("given", [helper.make_node("Sigmoid", [h], ["y"])], {}, {"y": "nchw"})
