@@ -110,7 +110,7 @@ def inspect(
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
-        dataset = None if data is None else load_dataset(data, specs, samples=1)
+        dataset = None if data is None else load_dataset(data, specs, samples=_fixed_batch(specs) or 1)
     with run.stage("finding groups"):
         trace = _trace(source, _probe_shapes(specs, dataset), freeze)
         groups = find_groups(trace)
@@ -173,7 +173,7 @@ def prune(
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
-    options = replace(options, batch=next((spec.shape[0] for spec in specs if spec.shape[0]), options.batch))
+    options = replace(options, batch=_fixed_batch(specs) or options.batch)
     plan_file = None if plan is None else Path(plan)
     _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
     with run.stage("reading the samples"):
@@ -438,13 +438,18 @@ def _probe_shapes(specs: Sequence[InputSpec], dataset: Dataset | None) -> dict[s
     """Shapes of one run of one sample: what the model fixes, else what the samples have."""
     shapes = {}
     for spec in specs:
-        shape = [spec.shape[0] or 1, *spec.shape[1:]]
+        shape = [spec.batch or _fixed_batch(specs) or 1, *spec.shape[1:]][: len(spec.shape)]
         if dataset is not None:
             shape[1:] = dataset.inputs[spec.name].shape[1:]
         if None in shape:
             raise ModelError(f"input {spec} leaves a size open", "give samples with --data, for their shape")
         shapes[spec.name] = tuple(int(size or 1) for size in shape)
     return shapes
+
+
+def _fixed_batch(specs: Sequence[InputSpec]) -> int | None:
+    """Number of samples that the model takes at once, None for any."""
+    return next((spec.batch for spec in specs if spec.batch), None)
 
 
 def _probe_feeds(specs: Sequence[InputSpec], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -463,7 +468,7 @@ def _random_feeds(specs: Sequence[InputSpec], network: Network) -> dict[str, np.
 
 def _one_run(specs: Sequence[InputSpec], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Feeds for a single run: cut to the model's own batch size, where it has one."""
-    return {spec.name: feeds[spec.name][: spec.shape[0]] for spec in specs}
+    return {spec.name: feeds[spec.name][: spec.batch] for spec in specs}
 
 
 def _check_outputs(

@@ -29,7 +29,7 @@ def random_feeds(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> dict[
     rng = np.random.default_rng(seed)
     feeds = {}
     for spec in input_specs(model):
-        noise = rng.standard_normal([spec.shape[0] or batch, *(size or 8 for size in spec.shape[1:])])
+        noise = rng.standard_normal([spec.batch or batch, *(size or 8 for size in spec.shape[1:])][: len(spec.shape)])
         feeds[spec.name] = (noise if spec.dtype.kind == "f" else np.ones_like(noise)).astype(spec.dtype)
     return feeds
 

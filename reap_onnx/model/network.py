@@ -102,7 +102,7 @@ class Network:
                 self.constants[name] = value
             elif value.size <= SMALL and np.issubdtype(value.dtype, np.integer):
                 self.small[name] = value
-        self.batch = self.shapes[self.inputs[0]][0] if self.inputs and self.shapes[self.inputs[0]] else 1
+        self.batch = next((self.shapes[name][0] for name in self.inputs if self.shapes[name]), 1)
 
     def _fixed(self, initializers: set[str]) -> set[str]:
         """Names of the tensors that depend on no input of the model."""

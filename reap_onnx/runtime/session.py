@@ -72,12 +72,14 @@ class Session:
     @property
     def batch(self) -> int | None:
         """Fixed batch size of the model, None where it takes any."""
-        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+        return next((spec.batch for spec in self.inputs if spec.batch is not None), None)
 
     def run(self, feeds: dict[str, np.ndarray], names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Outputs by name; feeds that the model has no input for are left out."""
+        """Outputs by name; feeds that the model has no input for are left out, single numbers taken once."""
         wanted = list(self.outputs if names is None else names)
         known = {spec.name: feeds[spec.name] for spec in self.inputs if spec.name in feeds}
+        for name in (spec.name for spec in self.inputs if spec.name in known and not spec.shape):
+            known[name] = np.asarray(known[name]).reshape(-1)[0:1].reshape(())
         try:
             return dict(zip(wanted, self._session.run(wanted, known), strict=True))
         except Exception as error:

@@ -223,6 +223,15 @@ def fused_products(net: Net) -> str:
     return _typed(net, net.op("FusedGemm", h, net.noise(3, 4), domain=_MS, **last), -1, 3)
 
 
+@EXAMPLES.add(6, frozen=["which carries no channels"])
+def single_numbers(net: Net) -> str:
+    """A number for the whole run beside the images; what chooses by it, chooses among layers without a rule."""
+    rate = net.input(name="rate", dtype=TensorProto.INT64)
+    h = net.op("Mul", stem(net), net.op("Cast", rate, to=TensorProto.FLOAT))
+    plain = net.op("Expand", net.op("Cast", rate, to=TensorProto.FLOAT), [1, 5, 1, 1])
+    return head(net, net.op("Add", net.conv(h, 6, 5), plain), 5)
+
+
 # -- names and leftovers ----------------------------------------------------------------------------
 
 
