@@ -35,6 +35,7 @@ from reap_onnx.model.edit import copy_model
 from reap_onnx.model.load import Source, load_model
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.save import check_output, data_file, write_model, write_text
+from reap_onnx.model.size import byte_size
 from reap_onnx.numerics.allocate import allocate
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.plan import Plan, make_plan, read_plan
@@ -449,7 +450,13 @@ def _probe_shapes(specs: Sequence[InputSpec], dataset: Dataset | None) -> dict[s
 
 def _fixed_batch(specs: Sequence[InputSpec]) -> int | None:
     """Number of samples that the model takes at once, None for any."""
-    return next((spec.batch for spec in specs if spec.batch), None)
+    fixed = {spec.name: spec.batch for spec in specs if spec.batch}
+    if len(set(fixed.values())) > 1:
+        listing = ", ".join(f"{name!r} {batch}" for name, batch in fixed.items())
+        raise ModelError(
+            f"the inputs differ in the batch they are fixed to: {listing}", "make the first axis the batch"
+        )
+    return next(iter(fixed.values()), None)
 
 
 def _probe_feeds(specs: Sequence[InputSpec], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -468,7 +475,7 @@ def _random_feeds(specs: Sequence[InputSpec], network: Network) -> dict[str, np.
 
 def _one_run(specs: Sequence[InputSpec], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Feeds for a single run: cut to the model's own batch size, where it has one."""
-    return {spec.name: feeds[spec.name][: spec.batch] for spec in specs}
+    return {spec.name: feeds[spec.name][: _fixed_batch(specs)] for spec in specs}
 
 
 def _check_outputs(
@@ -501,7 +508,7 @@ def _check_budget(target: Target, network: Network, after: Cost) -> None:
 
 
 def _cost(network: Network) -> Cost:
-    return Cost(count_macs(network), count_params(network), network.proto.ByteSize())
+    return Cost(count_macs(network), count_params(network), byte_size(network.proto))
 
 
 def _cost_of(pruned: onnx.ModelProto, plan: Plan) -> Cost:
