@@ -9,9 +9,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from reap_onnx.model.network import Network, Slot, subgraphs
 from reap_onnx.model.quantized import stored
+
+G_LOGGER.severity = G_LOGGER.ERROR  # its warnings go to stdout, which is for data
 
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -38,7 +41,9 @@ def part(
         tensors[name].dtype, tensors[name].shape = dtype, [None] * rank
         graph.inputs.append(tensors[name])
     graph.outputs = [tensors[name] for name in dict.fromkeys(outputs)]
-    graph.cleanup(remove_unused_graph_inputs=True)
+    graph.cleanup(
+        remove_unused_graph_inputs=True, recurse_subgraphs=False
+    )  # bodies keep the inputs that they must have
     exported: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     exported.ir_version = model.ir_version
     del exported.graph.value_info[:]
