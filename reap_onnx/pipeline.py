@@ -35,6 +35,7 @@ from reap_onnx.model.edit import copy_model
 from reap_onnx.model.load import Source, load_model
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.save import check_output, data_file, write_model, write_text
+from reap_onnx.model.size import byte_size
 from reap_onnx.numerics.allocate import allocate
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.plan import Plan, make_plan, read_plan
@@ -110,12 +111,12 @@ def inspect(
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
-        dataset = None if data is None else load_dataset(data, specs, samples=1)
+        dataset = None if data is None else load_dataset(data, specs, samples=_fixed_batch(specs) or 1)
     with run.stage("finding groups"):
         trace = _trace(source, _probe_shapes(specs, dataset), freeze)
         groups = find_groups(trace)
     rows = _rows(trace, groups, np.zeros(0, np.int64))
-    notes = tuple(_unmatched(trace))
+    notes = (*_unmatched(trace), *trace.left_alone())
     return InspectResult(Inspection(source.name, _cost(trace.network), rows, _reach(trace, groups), notes))
 
 
@@ -173,7 +174,7 @@ def prune(
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
-    options = replace(options, batch=next((spec.shape[0] for spec in specs if spec.shape[0]), options.batch))
+    options = replace(options, batch=_fixed_batch(specs) or options.batch)
     plan_file = None if plan is None else Path(plan)
     _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
     with run.stage("reading the samples"):
@@ -313,7 +314,7 @@ def _choose(
     cost = (macs_cost if options.target.kind == "macs" else params_cost)(trace, prunable)
     total = (count_macs if options.target.kind == "macs" else count_params)(trace.network)
     budget = options.target.budget(total)
-    if budget >= total:
+    if 0 < total <= budget:
         return np.zeros(0, np.int64), {}
     if not prunable:
         raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
@@ -374,7 +375,7 @@ def _carry_out(
     """Surgery, checks, files, report."""
     removed, weights = read_plan(plan, trace)
     with run.stage("surgery and checks"):
-        pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.model)
+        pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.original)
         if len(removed):
             _stamp(pruned, plan)
         wiring, failure = math.inf, None
@@ -417,7 +418,7 @@ def _carry_out(
         comparison=comparison,
         wiring_error=wiring,
         seconds=run.seconds,
-        notes=() if len(removed) else ("the target asks for nothing: the model is unchanged",),
+        notes=tuple(trace.left_alone() if len(removed) else ["the target asks for nothing: the model is unchanged"]),
     )
     for path in report:
         write_report(summary, path)
@@ -438,13 +439,24 @@ def _probe_shapes(specs: Sequence[InputSpec], dataset: Dataset | None) -> dict[s
     """Shapes of one run of one sample: what the model fixes, else what the samples have."""
     shapes = {}
     for spec in specs:
-        shape = [spec.shape[0] or 1, *spec.shape[1:]]
+        shape = [spec.batch or _fixed_batch(specs) or 1, *spec.shape[1:]][: len(spec.shape)]
         if dataset is not None:
             shape[1:] = dataset.inputs[spec.name].shape[1:]
         if None in shape:
             raise ModelError(f"input {spec} leaves a size open", "give samples with --data, for their shape")
         shapes[spec.name] = tuple(int(size or 1) for size in shape)
     return shapes
+
+
+def _fixed_batch(specs: Sequence[InputSpec]) -> int | None:
+    """Number of samples that the model takes at once, None for any."""
+    fixed = {spec.name: spec.batch for spec in specs if spec.batch}
+    if len(set(fixed.values())) > 1:
+        listing = ", ".join(f"{name!r} {batch}" for name, batch in fixed.items())
+        raise ModelError(
+            f"the inputs differ in the batch they are fixed to: {listing}", "make the first axis the batch"
+        )
+    return next(iter(fixed.values()), None)
 
 
 def _probe_feeds(specs: Sequence[InputSpec], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
@@ -463,7 +475,7 @@ def _random_feeds(specs: Sequence[InputSpec], network: Network) -> dict[str, np.
 
 def _one_run(specs: Sequence[InputSpec], feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Feeds for a single run: cut to the model's own batch size, where it has one."""
-    return {spec.name: feeds[spec.name][: spec.shape[0]] for spec in specs}
+    return {spec.name: feeds[spec.name][: _fixed_batch(specs)] for spec in specs}
 
 
 def _check_outputs(
@@ -496,7 +508,7 @@ def _check_budget(target: Target, network: Network, after: Cost) -> None:
 
 
 def _cost(network: Network) -> Cost:
-    return Cost(count_macs(network), count_params(network), network.proto.ByteSize())
+    return Cost(count_macs(network), count_params(network), byte_size(network.proto))
 
 
 def _cost_of(pruned: onnx.ModelProto, plan: Plan) -> Cost:

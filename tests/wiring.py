@@ -18,6 +18,7 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import layers_to_refit, refitted
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Network, Slot
+from reap_onnx.model.normalise import normalise
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
@@ -28,7 +29,7 @@ def random_feeds(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> dict[
     rng = np.random.default_rng(seed)
     feeds = {}
     for spec in input_specs(model):
-        noise = rng.standard_normal([spec.shape[0] or batch, *(size or 8 for size in spec.shape[1:])])
+        noise = rng.standard_normal([spec.batch or batch, *(size or 8 for size in spec.shape[1:])][: len(spec.shape)])
         feeds[spec.name] = (noise if spec.dtype.kind == "f" else np.ones_like(noise)).astype(spec.dtype)
     return feeds
 
@@ -56,7 +57,7 @@ def prove(example: Example, cuts: int = 2) -> None:
        it passes the checker in full; MACs and parameters are those predicted.
     3. The model itself is unchanged; with nothing removed its copy equals it.
     """
-    model = example.model()
+    model = normalise(example.model())
     onnx.checker.check_model(model, full_check=True)
     before = model.SerializeToString(deterministic=True)
     trace = Trace(read(model))

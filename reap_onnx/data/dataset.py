@@ -26,12 +26,18 @@ class InputSpec:
     dtype
         Type of its elements.
     shape
-        One entry per axis, None where the size is symbolic; the first axis is the batch.
+        One entry per axis, None where the size is symbolic; the first axis is the batch. Empty for an input that is
+        a single number for a whole run.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+
+    @property
+    def batch(self) -> int | None:
+        """Fixed number of samples in a run, None for any."""
+        return self.shape[0] if self.shape else None
 
     def __str__(self) -> str:
         return f"{self.name!r} {self.dtype} {show_shape(('N', *self.shape[1:]))}"
@@ -48,7 +54,7 @@ def input_specs(model: onnx.ModelProto) -> tuple[InputSpec, ...]:
     Raises
     ------
     ModelError
-        An input is not a tensor, or its element type or rank is not declared, or it has no axis for the batch.
+        An input is not a tensor, or its element type or rank is not declared.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     return tuple(_spec(value) for value in model.graph.input if value.name not in constants)
@@ -60,8 +66,6 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
         raise ModelError(f"input {value.name!r} is not a tensor of a known type", "only tensor inputs can be fed")
     if not tensor.HasField("shape"):
         raise ModelError(f"input {value.name!r} declares no shape", "declare it; sizes may be symbolic")
-    if not tensor.shape.dim:
-        raise ModelError(f"input {value.name!r} is a scalar, without a batch axis", "make it a constant of the model")
     shape = tuple(dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim)
     return InputSpec(value.name, np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)), shape)
 
@@ -105,7 +109,8 @@ class Dataset:
     Parameters
     ----------
     inputs
-        Input name to array (N, ...), the same N in all, C-contiguous, of the dtype of the model's input.
+        Input name to array (N, ...), the same N in all, C-contiguous, of the dtype of the model's input. An input that
+        is a single number has N times that number.
         An array that needed no change shares its memory with what it came from.
     labels
         Class indices (N,) int64, or None.

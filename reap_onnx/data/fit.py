@@ -37,7 +37,7 @@ class Request:
     @property
     def batch(self) -> int:
         """The number of samples that the model takes at once; 1 where its batch axis is symbolic."""
-        return math.lcm(*(spec.shape[0] or 1 for spec in self.specs))
+        return math.lcm(*(spec.batch or 1 for spec in self.specs))
 
 
 def choose(available: int, request: Request, where: str) -> npt.NDArray[np.intp]:
@@ -114,6 +114,11 @@ def fit_arrays(where: str, arrays: Mapping[str, Array], request: Request, labels
         else:
             inputs[spec.name] = _cast(where, spec, array)
         _check_finite(where, spec.name, inputs[spec.name], indices)
+        if not spec.shape and (inputs[spec.name] != inputs[spec.name][0]).any():
+            raise DataError(
+                f"{where}: input {spec.name!r} is a single number for a whole run, its samples differ",
+                "give samples that have it in common",
+            )
 
     recipe = _one_recipe(where, recipes)
     notes = [tell_choice(where, available, indices, request), *_notes(recipe, request.images, unused)]
@@ -202,7 +207,7 @@ def _one_recipe(where: str, recipes: list[Recipe]) -> Recipe | None:
 
 def _fits(spec: InputSpec, array: Array) -> bool:
     """Whether all axes but the batch agree."""
-    return array.ndim == len(spec.shape) and all(
+    return array.ndim == max(len(spec.shape), 1) and all(
         wanted in (None, size) for wanted, size in zip(spec.shape[1:], array.shape[1:], strict=True)
     )
 

@@ -12,6 +12,7 @@ from reap_onnx.graph.channels import Labels, varying
 from reap_onnx.graph.sizes import Axis, Element
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Node, Slot
+from reap_onnx.model.quantized import find_quantized, places, stored
 from reap_onnx.ops.registry import find_rule
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Surgeon:
     def __init__(self, trace: Trace, removed: Iterable[int], weights: Mapping[Slot, np.ndarray]) -> None:
         self.trace = trace
         self._removed = np.unique(trace.channels.roots(np.fromiter(removed, np.int64)))
-        self._weights = weights
+        self._weights = stored(trace.network, weights)
         self._constants: dict[Slot, np.ndarray] = {}
         self._attributes: dict[tuple[int, str], Any] = {}
 
@@ -70,13 +71,12 @@ class Surgeon:
         4. Declared shapes of intermediate tensors and constants are mended.
         """
         network = self.trace.network
+        self._constants |= self._weights
         for slot, axes in self.trace.cuts.items():
-            value = self._value(slot)
-            if value is not None:
-                self._cut(slot, value, axes)
-        for slot, value in self._weights.items():
-            if slot not in self.trace.cuts:
-                self.replace(slot, value)
+            for place, along in places(network, slot, axes):
+                value = self._value(place)
+                if value is not None:
+                    self._cut(place, value, along)
         if len(self._removed):
             for node in network.nodes:
                 rule = find_rule(node.op)
@@ -106,7 +106,7 @@ class Surgeon:
             stays = self._stays(labels)
             if not stays.all():
                 cut = cut.compress(stays, axis)
-        if cut is not value or slot in self._weights:
+        if cut is not value:
             self.replace(slot, cut)
 
     def _rewrite(self, element: Element, sized: Axis) -> None:
@@ -124,12 +124,21 @@ class Surgeon:
         network, labels = self.trace.network, self.trace.labels
         constants = {t.name: t.dims for t in model.graph.initializer}
         computed = {name for node in model.graph.node for name in node.output}
+        quantized = {
+            node.outputs[0]: axes
+            for slot, axes in self.trace.cuts.items()
+            if (found := find_quantized(network, slot)) is not None
+            for node in found.nodes
+        }
         for index in reversed(range(len(model.graph.value_info))):
             info = model.graph.value_info[index]
             dims, producer = info.type.tensor_type.shape.dim, network.producer.get(info.name)
             if info.name in constants:
                 for dim, size in zip(dims, constants[info.name], strict=False):
                     dim.dim_value = size
+            elif info.name in quantized:
+                for axis, vector in quantized[info.name].items():
+                    dims[axis].dim_value = int(self._stays(vector).sum())
             elif info.name in labels:
                 for axis in varying(self.trace.channels.compact(labels[info.name])):
                     if axis < len(dims) and dims[axis].HasField("dim_value"):

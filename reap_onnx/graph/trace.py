@@ -11,7 +11,7 @@ import numpy as np
 from reap_onnx.graph.channels import Channels, Labels, varying
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.sizes import Axis, Number, Sizes
-from reap_onnx.model.network import Network, Node, Slot, subgraphs
+from reap_onnx.model.network import Network, Node, Slot, count_layers, subgraphs
 from reap_onnx.ops import Rule, find_rule
 
 
@@ -143,6 +143,26 @@ class Trace:
 
     # -- inside --------------------------------------------------------------------------------
 
+    def left_alone(self) -> list[str]:
+        """A line on each kind of operator that holds weights but has no rule: these weights stay as they are."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for node in self.network.nodes:
+            if all(name in self.network.constants for name in node.outputs if name):
+                continue
+            bodies = list(subgraphs(node.proto))
+            if layers := sum(count_layers(body) for body in bodies):
+                found[f"{node.op}: no rule for bodies, {layers} layers in them stay as they are"].append(node.name)
+            elif not bodies and find_rule(node.op) is None and self._holds_weights(node):
+                hint = "; give the model as it was before onnxruntime optimised it" * node.op.startswith(
+                    "com.microsoft"
+                )
+                found[f"{node.op}: no rule, its weights stay as they are{hint}"].append(node.name)
+        return [f"{what} ({_few(names)})" for what, names in found.items()]
+
+    def _holds_weights(self, node: Node) -> bool:
+        values = (self.network.constants.get(name) for name in node.inputs)
+        return any(value is not None and value.ndim > 1 and value.size > 1 for value in values)
+
     def _visit(self, node: Node) -> None:
         if all(name in self.network.constants for name in node.outputs if name):
             return
@@ -210,6 +230,10 @@ class Trace:
                 for layer in layers:
                     self.channels.freeze(layer.inputs, reason)
                     self.channels.freeze(layer.features, reason)
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _lines(labels: Labels, axis: int) -> Labels:

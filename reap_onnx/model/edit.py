@@ -9,8 +9,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import numpy_helper
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from reap_onnx.model.network import Network, Slot, subgraphs
+from reap_onnx.model.quantized import stored
+
+G_LOGGER.severity = G_LOGGER.ERROR  # its warnings go to stdout, which is for data
 
 
 def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -37,7 +41,9 @@ def part(
         tensors[name].dtype, tensors[name].shape = dtype, [None] * rank
         graph.inputs.append(tensors[name])
     graph.outputs = [tensors[name] for name in dict.fromkeys(outputs)]
-    graph.cleanup(remove_unused_graph_inputs=True)
+    graph.cleanup(
+        remove_unused_graph_inputs=True, recurse_subgraphs=False
+    )  # bodies keep the inputs that they must have
     exported: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
     exported.ir_version = model.ir_version
     del exported.graph.value_info[:]
@@ -55,16 +61,16 @@ def with_constants(
 
     An initializer whose every reader gets the same new value is replaced under its own name; otherwise
     the slot gets an initializer of its own. A slot past the end of a node's inputs adds an input (a
-    bias). Constants that were read and are read no longer are removed.
+    bias). Quantised constants stay quantised. Constants that were read and are read no longer are removed.
 
     Parameters
     ----------
     attributes
         New values of attributes, by the index of their node and their name; None removes one.
     """
-    model = copy_model(network.proto)
+    model, constants = copy_model(network.proto), stored(network, constants)
     initializers = {t.name: t for t in model.graph.initializer}
-    taken = _all_names(model.graph)
+    taken = all_names(model.graph)
     done: set[Slot] = set()
     for slot, value in constants.items():
         if slot in done:
@@ -76,7 +82,7 @@ def with_constants(
         if name in initializers and _read_only_by(network, name, same):
             _set_initializer(model, initializers[name], value)
             continue
-        fresh = _unused_name(name or f"{network.nodes[slot.node].name}_bias", taken)
+        fresh = unused_name(name or f"{network.nodes[slot.node].name}_bias", taken)
         _add_initializer(model, fresh, value)
         for other in same:
             _set_input(model.graph.node[other.node], other.input, fresh)
@@ -98,7 +104,7 @@ def _remove_unread_constants(model: onnx.ModelProto, network: Network) -> None:
             dead.add(index)
         else:
             kept.update(node.input)
-            kept.update(name for body in subgraphs(node) for name in _all_names(body))
+            kept.update(name for body in subgraphs(node) for name in all_names(body))
     _delete(model.graph.node, [index in dead for index in range(len(model.graph.node))])
     graph = model.graph
     gone = {name for name in network.constants if network.is_read(name) and name not in kept}
@@ -112,13 +118,13 @@ def _delete(items: MutableSequence[Any], flags: Sequence[bool]) -> None:
         del items[index]
 
 
-def _all_names(graph: onnx.GraphProto) -> set[str]:
+def all_names(graph: onnx.GraphProto) -> set[str]:
     """Every name of a tensor in a graph and its bodies."""
     names = {value.name for values in (graph.input, graph.output, graph.initializer) for value in values}
     names.update(tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
         names.update((*node.input, *node.output))
-        names.update(name for body in subgraphs(node) for name in _all_names(body))
+        names.update(name for body in subgraphs(node) for name in all_names(body))
     return names
 
 
@@ -162,7 +168,8 @@ def _set_input(node: onnx.NodeProto, position: int, name: str) -> None:
     node.input[position] = name
 
 
-def _unused_name(wish: str, taken: set[str]) -> str:
+def unused_name(wish: str, taken: set[str]) -> str:
+    """A name that is not taken yet, and is from now on."""
     name, number = wish, 0
     while name in taken:
         number += 1

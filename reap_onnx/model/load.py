@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped,unused-ignore]
 
 from reap_onnx.errors import ModelError
+from reap_onnx.model.normalise import normalise
+from reap_onnx.model.size import digest, is_large, tensors
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,19 @@ class Source:
     Parameters
     ----------
     model
-        The model, external data loaded.
+        The model, external data loaded, in normal form (see ``reap_onnx.model.normalise``).
+    original
+        The model as it was given; the same object where it is in normal form.
     name
         Path as given, or "model in memory".
     sha256
-        Of the serialised model with all its data, hexadecimal.
+        Of the model with all its data, hexadecimal.
     files
         The file and those of its external data; empty for a model in memory.
     """
 
     model: onnx.ModelProto
+    original: onnx.ModelProto
     name: str
     sha256: str
     files: tuple[Path, ...] = ()
@@ -54,7 +58,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
     """
     if isinstance(source, onnx.ModelProto):
         _check(source, "model in memory")
-        return Source(source, "model in memory", _digest(source))
+        return Source(normalise(source), source, "model in memory", digest(source))
     path = Path(source)
     model = _read(path)
     data = _data_files(model, path.parent)
@@ -65,13 +69,13 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
             reason = " ".join(str(error).split())
             raise ModelError(f"{path}: external data cannot be read: {reason}", "keep its files beside it") from error
     _check(str(path), str(path))
-    return Source(model, str(path), _digest(model), (path, *data))
+    return Source(normalise(model), model, str(path), digest(model), (path, *data))
 
 
 def _data_files(model: onnx.ModelProto, folder: Path) -> list[Path]:
     """Files of a model's external data."""
-    tensors = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    external = [t for t in tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
+    names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
     return [folder / name for name in sorted(names)]
 
 
@@ -94,14 +98,10 @@ def _read(path: Path) -> onnx.ModelProto:
 
 def _check(model: onnx.ModelProto | str, name: str) -> None:
     """The model, or the one in a file, is valid; only from its path does onnx find external data."""
+    if isinstance(model, onnx.ModelProto) and is_large(model):
+        return  # the checker needs it in one piece; onnxruntime will say
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{name}: not a valid ONNX model: {reason}", "does onnx.checker accept it?") from error
-
-
-def _digest(model: onnx.ModelProto) -> str:
-    digest = hashlib.sha256()
-    digest.update(model.SerializeToString(deterministic=True))
-    return digest.hexdigest()

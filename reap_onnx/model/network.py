@@ -102,7 +102,7 @@ class Network:
                 self.constants[name] = value
             elif value.size <= SMALL and np.issubdtype(value.dtype, np.integer):
                 self.small[name] = value
-        self.batch = self.shapes[self.inputs[0]][0] if self.inputs and self.shapes[self.inputs[0]] else 1
+        self.batch = next((self.shapes[name][0] for name in self.inputs if self.shapes[name]), 1)
 
     def _fixed(self, initializers: set[str]) -> set[str]:
         """Names of the tensors that depend on no input of the model."""
@@ -158,6 +158,12 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
             yield attribute.g
         elif attribute.type == onnx.AttributeProto.GRAPHS:
             yield from attribute.graphs
+
+
+def count_layers(graph: onnx.GraphProto) -> int:
+    """Convolutions and matrix products in a body, those of its own bodies included."""
+    inner = sum(count_layers(body) for node in graph.node for body in subgraphs(node))
+    return inner + sum(node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") for node in graph.node)
 
 
 def _outer_names(graph: onnx.GraphProto) -> set[str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 import onnx
 
 from reap_onnx.errors import OutputError
-
-EXTERNAL_FROM = 1_900_000_000  # bytes; protobuf ends at 2 GB
+from reap_onnx.model.size import is_large, save_with_data
 
 
 def data_file(output: Path) -> Path:
@@ -92,10 +91,8 @@ def write_model(model: onnx.ModelProto, path: Path, *, external: bool, check: Ca
     """
     with _replacing(path) as folder:
         draft = folder / path.name
-        if external or model.ByteSize() > EXTERNAL_FROM:
-            copy = onnx.ModelProto()
-            copy.CopyFrom(model)
-            onnx.save_model(copy, draft, save_as_external_data=True, location=data_file(draft).name)
+        if external or is_large(model):
+            save_with_data(model, draft, data_file(draft))
         else:
             draft.write_bytes(model.SerializeToString(deterministic=True))
         check(draft)

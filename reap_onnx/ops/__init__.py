@@ -1,6 +1,6 @@
 """Rules of the operators, one file per family; importing this package registers them all."""
 
-from reap_onnx.ops import conv, elementwise, linear, movement, normalization, pooling, reduction
+from reap_onnx.ops import conv, elementwise, linear, movement, normalization, pooling, quantization, reduction
 from reap_onnx.ops.registry import Rule, all_rules, find_rule
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "movement",
     "normalization",
     "pooling",
+    "quantization",
     "reduction",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +15,7 @@ import onnxruntime as ort
 
 from reap_onnx.data.dataset import InputSpec, input_specs
 from reap_onnx.errors import ModelError, UsageError
-
-_PROTOBUF_LIMIT = 2**31 - 1
+from reap_onnx.model.size import is_large, save_with_data
 
 
 class Session:
@@ -22,7 +24,7 @@ class Session:
     Parameters
     ----------
     model
-        A model, or the path of one (needed above 2 GB).
+        A model, or the path of one.
     providers
         Execution providers by their names or parts of them, ``"cpu"`` or ``"cuda"``, in order of preference.
     threads
@@ -58,7 +60,7 @@ class Session:
             options.intra_op_num_threads = threads
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        source, found = _source(model), find_providers(providers)
+        source, found = self._source(model), find_providers(providers)
         try:
             self._session = ort.InferenceSession(source, options, providers=found)
         except Exception as error:  # onnxruntime raises many types, none of them public
@@ -69,15 +71,29 @@ class Session:
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
 
+    def _source(self, model: onnx.ModelProto | str | Path) -> str | bytes:
+        """What onnxruntime is given; a large model goes through files, which live as long as the session."""
+        if not isinstance(model, onnx.ModelProto):
+            return str(model)
+        if not is_large(model):
+            serialised: bytes = model.SerializeToString()
+            return serialised
+        folder = Path(tempfile.mkdtemp(prefix="reap-onnx-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        save_with_data(model, folder / "model.onnx", folder / "model.onnx.data")
+        return str(folder / "model.onnx")
+
     @property
     def batch(self) -> int | None:
         """Fixed batch size of the model, None where it takes any."""
-        return next((spec.shape[0] for spec in self.inputs if spec.shape and spec.shape[0] is not None), None)
+        return next((spec.batch for spec in self.inputs if spec.batch is not None), None)
 
     def run(self, feeds: dict[str, np.ndarray], names: Sequence[str] | None = None) -> dict[str, Any]:
-        """Outputs by name; feeds that the model has no input for are left out."""
+        """Outputs by name; feeds that the model has no input for are left out, single numbers taken once."""
         wanted = list(self.outputs if names is None else names)
         known = {spec.name: feeds[spec.name] for spec in self.inputs if spec.name in feeds}
+        for name in (spec.name for spec in self.inputs if spec.name in known and not spec.shape):
+            known[name] = np.asarray(known[name]).reshape(-1)[0:1].reshape(())
         try:
             return dict(zip(wanted, self._session.run(wanted, known), strict=True))
         except Exception as error:
@@ -119,15 +135,6 @@ def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     dense[tuple(indices.T) if indices.ndim == 2 else np.unravel_index(indices, dense.shape)] = values
     return dense
-
-
-def _source(model: onnx.ModelProto | str | Path) -> str | bytes:
-    if not isinstance(model, onnx.ModelProto):
-        return str(model)
-    if model.ByteSize() > _PROTOBUF_LIMIT:
-        raise ModelError("the model in memory is larger than 2 GB", "give the path of the file instead")
-    serialised: bytes = model.SerializeToString()
-    return serialised
 
 
 def _one_line(error: Exception) -> str:

@@ -29,7 +29,6 @@ def test_specs_are_the_inputs_that_are_not_initializers() -> None:
     [
         (helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, [1]), "not a tensor"),
         (helper.make_tensor_value_info("s", TensorProto.FLOAT, None), "no shape"),
-        (helper.make_tensor_value_info("s", TensorProto.FLOAT, []), "scalar"),
         (helper.make_tensor_value_info("s", TensorProto.UNDEFINED, [1]), "not a tensor"),
     ],
 )
@@ -64,3 +63,8 @@ def test_datasets_that_do_not_hold_together() -> None:
         Dataset({"a": np.zeros(2), "b": np.zeros(3)})
     with pytest.raises(DataError, match="labels have shape 3, samples number 2"):
         Dataset({"a": np.zeros(2)}, np.zeros(3, dtype=np.int64))
+
+
+def test_an_input_may_be_a_single_number() -> None:
+    spec = input_specs(model_of(helper.make_tensor_value_info("rate", TensorProto.INT64, [])))[0]
+    assert (spec.shape, spec.batch) == ((), None)

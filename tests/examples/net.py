@@ -74,7 +74,8 @@ class Net:
         """The model, its outputs typed by shape inference."""
         weights = {t.name: helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in self.graph.initializer}
         self.graph.output.extend(weights.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
-        opsets = [helper.make_opsetid("", self.opset)]
+        domains = sorted({node.domain for node in self.graph.node} - {""})
+        opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
         model = helper.make_model(self.graph, opset_imports=opsets, ir_version=self.ir)
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from examples.net import Net, head, stem
+from examples import arrivals, shapes
+from examples.net import Example, Net, head, stem
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from wiring import read
+
+BY_NAME = {example.name: example for example in (*arrivals.EXAMPLES, *shapes.EXAMPLES)}
 
 
 def test_labels_by_hand() -> None:
@@ -100,3 +104,16 @@ def test_the_network_is_read_once_and_left_alone() -> None:
     before = {name: value.copy() for name, value in network.constants.items()}
     Trace(network)
     assert all(np.array_equal(network.constants[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        (BY_NAME["layer_in_a_body"], ["If: no rule for bodies, 2 layers in them stay as they are (either)"]),
+        (BY_NAME["recurrent"], ["LSTM: no rule, its weights stay as they are (memory)"]),
+        (BY_NAME["non_zero"], []),
+        (BY_NAME["body_beside"], []),
+    ],
+)
+def test_what_holds_weights_without_a_rule_is_named(example: Example, said: list[str]) -> None:
+    assert Trace(read(example.model())).left_alone() == said

@@ -5,15 +5,15 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from examples import arrivals, shapes
 from examples.net import Net, head, stem
-from examples.shapes import EXAMPLES
 from reap_onnx.model.edit import copy_model, part, with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import difference
 from wiring import random_feeds, read
 
-BY_NAME = {example.name: example for example in EXAMPLES}
+BY_NAME = {example.name: example for example in (*shapes.EXAMPLES, *arrivals.EXAMPLES)}
 
 
 def values(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -169,7 +169,10 @@ def test_a_sparse_weight_becomes_dense() -> None:
     assert not edited.graph.sparse_initializer
 
 
-@pytest.mark.parametrize("name", ["body_beside", "constants_are_inputs@7", "constant_nodes", "resize_in_part"])
+LOOPS = ("loop_reads_channels", "scan_reads_channels", "layer_in_a_body", "weights_in_sequences")
+
+
+@pytest.mark.parametrize("name", ["body_beside", "constants_are_inputs@7", "constant_nodes", "resize_in_part", *LOOPS])
 def test_a_part_computes_what_the_whole_does(name: str) -> None:
     model = _resized() if name == "resize_in_part" else BY_NAME[name].model()
     feeds = random_feeds(model, batch=2)
@@ -186,6 +189,11 @@ def _resized() -> onnx.ModelProto:
     net = Net()
     h = stem(net)
     return net.model(head(net, net.op("Resize", h, None, [1.0, 1.0, 2.0, 2.0])))
+
+
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    part(BY_NAME["stored_as_bfloat16"].model(), ["Conv_1_out"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_part_needs_only_its_own_inputs() -> None:

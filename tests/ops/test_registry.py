@@ -5,26 +5,52 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from examples import conv, elementwise, linear, movement, networks, normalization, pooling, reduction, shapes
+from examples import (
+    arrivals,
+    conv,
+    elementwise,
+    linear,
+    movement,
+    networks,
+    normalization,
+    pooling,
+    quantization,
+    reduction,
+    shapes,
+)
 from examples.net import Example
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.trace import Trace
+from reap_onnx.model.network import Node
+from reap_onnx.model.normalise import normalise
 from reap_onnx.ops import Rule, all_rules, find_rule
 from reap_onnx.ops.registry import rule
 from wiring import read
 
-FAMILIES = (conv, linear, elementwise, movement, normalization, pooling, reduction, networks, shapes)
+FAMILIES = (
+    conv,
+    linear,
+    elementwise,
+    movement,
+    normalization,
+    pooling,
+    quantization,
+    reduction,
+    networks,
+    shapes,
+    arrivals,
+)
 EXAMPLES = tuple(chain.from_iterable(family.EXAMPLES for family in FAMILIES))
 BY_OP: dict[str, list[Example]] = {}
 for example in EXAMPLES:
     if example.units:
-        for kind in {node.op_type for node in example.model().graph.node}:
+        for kind in {Node(0, node).op for node in normalise(example.model()).graph.node}:
             BY_OP.setdefault(kind, []).append(example)
 
 
 def passes(example: Example, op: str) -> bool:
     """Whether channels that can be pruned go through a node of this operator."""
-    trace = Trace(read(example.model()))
+    trace = Trace(read(normalise(example.model())))
     units = np.concatenate([group.units for group in find_groups(trace) if not group.frozen])
     for node in (node for node in trace.network.nodes if node.op == op):
         for name in (*node.inputs, *node.outputs):
