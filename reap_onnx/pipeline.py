@@ -22,7 +22,7 @@ from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
 from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
-from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost
+from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost, reached_macs
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
@@ -545,8 +545,7 @@ def _weight(trace: Trace, layer: Layer) -> np.ndarray:
 
 def _reach(trace: Trace, groups: Sequence[Group]) -> float:
     """Share of the model's MACs in layers that make or read channels of a group that can be pruned."""
-    touched = {layer.node.index for g in groups if not g.frozen for layer in (*g.makers, *g.readers)}
-    reached = sum(node_macs(trace.network, trace.network.nodes[index]) for index in touched)
+    reached = reached_macs(trace, [group for group in groups if not group.frozen])
     return reached / max(count_macs(trace.network), 1)
 
 

@@ -81,6 +81,10 @@ class Sizes:
         number = self._unknown(node) if numbers is None else int(numbers.flat[index])
         self._sizes[number].append(axis)
 
+    def copy(self, origin: Axis, axis: Axis) -> None:
+        """Say that ``axis`` gets the size of ``origin``."""
+        self._sizes[self._add(origin)].append(axis)
+
     def compute(self, tensor: str, node: Node) -> None:
         """Say that a node computes with the numbers in a tensor."""
         for number in np.unique(self._numbers.get(tensor, ())).astype(int).tolist():

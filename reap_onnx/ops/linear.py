@@ -10,6 +10,7 @@ import numpy as np
 from reap_onnx.graph.channels import Labels, on_axis
 from reap_onnx.graph.layer import Layer
 from reap_onnx.model.network import Node, Slot
+from reap_onnx.ops.elementwise import meet
 from reap_onnx.ops.registry import rule
 
 if TYPE_CHECKING:
@@ -70,13 +71,55 @@ def gemm(node: Node, trace: Trace) -> None:
         geometry = LinearGeometry(bool(node.attributes.get("transB", 0)), alpha)
         features = _product(node, trace, geometry, Slot(node.index, 2), beta)
         if features is not None and node.input(2):
-            trace.cut_like(Slot(node.index, 2), features.reshape(1, -1))
+            trace.cut_like(Slot(node.index, 2), node.outputs[0])
 
 
-@rule("MatMul", reads=(0, 1), limits="constant matrix on the right; products of two computed tensors are frozen")
+@rule("MatMul", reads=(0, 1), limits="frozen where it sums over channels without a constant matrix on the right")
 def matmul(node: Node, trace: Trace) -> None:
-    """Channels on the last axis in, new channels out: ``x @ w`` with a matrix ``w``."""
-    _product(node, trace, LinearGeometry(transposed=False), None, 1.0)
+    """Channels on the last axis in, new channels out: ``x @ w``; other products pass channels that they do not sum."""
+    weight = trace.constant(node.inputs[1])
+    if weight is not None and weight.ndim == 2 and trace.constant(node.inputs[0]) is None:
+        _product(node, trace, LinearGeometry(transposed=False), None, 1.0)
+    else:
+        _pass_beside(node, trace)
+
+
+def _pass_beside(node: Node, trace: Trace) -> None:
+    """A product without a weight, like those of attention.
+
+    1. Axes in front of the matrices (heads) broadcast like those of a join; rows of the first factor and columns of
+       the second pass.
+    2. Channels that vary along the axis that is summed over as well are tied along it. Those that lie on it alone
+       stay: no weight tells what they matter.
+    """
+    rank = len(trace.shape(node.outputs[0]))
+    shapes = [(1,) * (rank - len(trace.shape(name))) + trace.shape(name) for name in node.inputs]
+    if min(rank, *(len(trace.shape(name)) for name in node.inputs)) < 2:
+        trace.freeze(node, "a product with a vector")
+        return
+    carried = []
+    for name, summed, other, shape in zip(
+        node.inputs, (rank - 1, rank - 2), node.inputs[::-1], shapes[::-1], strict=True
+    ):
+        meets = _aligned(trace.labelled(other), rank)
+        free = [a for a in range(rank) if a != summed and (a >= rank - 2 or meets.shape[a] == shape[a])]
+        offset = rank - len(trace.shape(name))
+        labels = trace.confined(name, [a - offset for a in free])
+        if labels is not None:
+            carried.append(_aligned(labels, rank))
+        elif name in trace.labels:
+            trace.freeze(node, "it sums or joins channels without a weight")
+            return
+    if len(carried) == 2 and carried[0].shape[-2] > 1 and carried[1].shape[-1] > 1:
+        trace.freeze(node, "both of its factors carry channels to its output")
+    elif carried:
+        trace.put(node.outputs[0], meet(node, trace, carried))
+
+
+def _aligned(labels: Labels | None, rank: int) -> Labels:
+    """Labels with ``rank`` axes, aligned on the right; a single zero for none."""
+    shape = () if labels is None else labels.shape
+    return (np.zeros((), np.int64) if labels is None else labels).reshape((1,) * (rank - len(shape)) + shape)
 
 
 def _product(node: Node, trace: Trace, geometry: LinearGeometry, bias: Slot | None, bias_scale: float) -> Labels | None:
@@ -84,12 +127,10 @@ def _product(node: Node, trace: Trace, geometry: LinearGeometry, bias: Slot | No
     data, weight = node.inputs[0], trace.constant(node.inputs[1])
     shape, rank = trace.shape(data), len(trace.shape(data))
     if weight is None or trace.constant(data) is not None:
-        trace.freeze(
-            node, "its left factor is a constant" if trace.constant(data) is not None else "both factors are computed"
-        )
+        trace.freeze(node, "its matrix is computed" if weight is None else "its data are constant")
         return None
-    if weight.ndim != 2 or rank < 2:
-        trace.freeze(node, f"a product of shapes {shape} and {weight.shape}")
+    if rank < 2:
+        trace.freeze(node, "a product with a vector")
         return None
     channels = trace.vector(data, -1)
     if channels is None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reap_onnx.graph.channels import Labels, varying
+from reap_onnx.graph.channels import Labels, on_axis, varying
 from reap_onnx.graph.movement import run_movement
+from reap_onnx.graph.sizes import Axis
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import rule
 
@@ -51,10 +52,7 @@ def reshape(node: Node, trace: Trace) -> None:
     if sizes is None or not copies:
         return
     for axis in np.flatnonzero(sizes == 0).tolist():
-        before, after = trace.along(node.inputs[0], axis), trace.along(node.outputs[0], axis)
-        if not trace.channels.alike(before, after):
-            for labels in (before, after):
-                trace.channels.freeze(labels, f"Reshape {node.name} copies the size of an axis that holds others")
+        trace.same_size(Axis(node.inputs[0], axis), Axis(node.outputs[0], axis))
 
 
 @rule("Expand", limits="sizes constant or followed")
@@ -122,11 +120,12 @@ def cut_out(node: Node, trace: Trace) -> None:
     if labels is None:
         return
     known = all(trace.network.known(name) is not None for name in node.inputs[1:] if name)
-    along = [bound for axis, bound in _bounds(node, trace) if axis in varying(labels)] if known else []
-    cuts = any(bound.indices(labels.size) != (0, labels.size, 1) for bound in along)
+    along = [(axis, bound) for axis, bound in _bounds(node, trace) if axis in varying(labels)] if known else []
+    sizes = labels.shape
+    cuts = any(bound.indices(sizes[axis]) != (0, sizes[axis], 1) for axis, bound in along)
     if not known or (cuts and not _is_constant(node, trace)):
         trace.freeze(node, "its bounds are computed")
-    elif any(bound.step != 1 for bound in along):
+    elif any(bound.step != 1 for _, bound in along):
         trace.freeze(node, "it takes every n-th channel, or turns their order")
     else:
         _move(node, trace)
@@ -174,9 +173,10 @@ def gather(node: Node, trace: Trace) -> None:
     elif indices is None or indices.ndim > 1:
         trace.freeze(node, "its indices are not a constant list")
     else:
-        _move(node, trace)
-        if indices.ndim == 0:
+        others = [a for a in range(labels.ndim) if a != axis]
+        if indices.ndim == 0 and trace.confined(node.inputs[0], others) is None:
             trace.channels.freeze(labels.reshape(-1)[int(indices)], f"Gather {node.name} takes this one channel")
+        _move(node, trace)
 
 
 def _rewrite_pad(node: Node, surgeon: Surgeon) -> None:
@@ -216,7 +216,7 @@ def pad(node: Node, trace: Trace) -> None:
         trace.freeze(node, f"it pads channels in mode {mode.decode()}")
     else:
         for axis, begin, end in along:
-            labels = _padded(labels, axis, begin, end, trace)
+            labels = _padded(on_axis(trace.along(node.inputs[0], axis), axis, labels.ndim), axis, begin, end, trace)
         trace.put(node.outputs[0], labels)
 
 

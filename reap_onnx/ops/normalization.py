@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reap_onnx.graph.channels import varying
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import rule
 
@@ -46,7 +45,9 @@ def over_axes(node: Node, trace: Trace) -> None:
     old_softmax = node.op in ("Softmax", "LogSoftmax", "Hardmax") and trace.network.opset < 13
     axis = node.attributes.get("axis", 1 if old_softmax else -1) % rank
     several = old_softmax or node.op in ("LayerNormalization", "RMSNormalization")
-    if any(a in varying(labels) for a in (range(axis, rank) if several else (axis,))):
+    over = range(axis, rank) if several else (axis,)
+    labels = trace.confined(node.inputs[0], [a for a in range(rank) if a not in over])
+    if labels is None:
         trace.freeze(node, "it normalises over channels")
     else:
         trace.put(node.outputs[0], labels)

@@ -151,7 +151,7 @@ def torn_apart(net: Net) -> str:
     return net.linear(net.op("Reshape", h, [2, 5]), 5, 3)
 
 
-@EXAMPLES.add(frozen=["copies the size of an axis that holds others"])
+@EXAMPLES.add(frozen=["has a size that never changes"])
 def size_copied_from_others(net: Net) -> str:
     """The middle axis keeps its size by 0, but holds channels that it did not hold before."""
     h = net.op("Transpose", net.linear(net.input(6, 5), 5, 6))
