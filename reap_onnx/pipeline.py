@@ -42,7 +42,7 @@ from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Advance, Progress, Silent
 from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
 from reap_onnx.runtime.compare import compare_models
-from reap_onnx.runtime.session import Session, probe
+from reap_onnx.runtime.session import Session, probe, probe_sizes
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.version import VERSION
@@ -429,7 +429,8 @@ def _carry_out(
 def _trace(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequence[str]) -> Trace:
     feeds = _probe_feeds(input_specs(source.model), shapes)
     try:
-        return Trace(Network(source.model, probe(source.model, feeds)), freeze)
+        network = Network(source.model, probe(source.model, feeds), probe_sizes(source.model, feeds))
+        return Trace(network, freeze)
     except ModelError as error:
         raise ModelError(f"{source.name}: {error}", error.hint) from error
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    import onnx
+    pass
 
 EXPORTERS = ("torchscript", "dynamo")
 MACS = 0.5

@@ -36,9 +36,18 @@ def count_params(network: Network) -> int:
 
 
 def _parameters(network: Network) -> list[str]:
-    """Names of the floating-point constants that computing nodes and their bodies read."""
+    """Names of the floating-point constants that computing nodes and their bodies read, numbers cast to float aside."""
     read = {n for node in network.nodes if _computes(network, node) for n in (*node.inputs, *node.captured) if n}
-    return sorted(n for n in read if n in network.constants and np.issubdtype(network.dtypes[n], np.floating))
+    return sorted(n for n in read if n in network.constants and _holds_floats(network, n))
+
+
+def _holds_floats(network: Network, constant: str) -> bool:
+    """Whether a constant comes from floating-point numbers of the model."""
+    producer = network.producer.get(constant)
+    if producer is None or not np.issubdtype(network.dtypes[constant], np.floating):
+        return np.issubdtype(network.dtypes[constant], np.floating)
+    floats = [name for name in producer.inputs if name and np.issubdtype(network.dtypes[name], np.floating)]
+    return any(_holds_floats(network, name) for name in floats) if floats else producer.op != "Cast"
 
 
 def _computes(network: Network, node: Node) -> bool:

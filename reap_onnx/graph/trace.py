@@ -75,8 +75,9 @@ class Trace:
         return None if labels is None else self.channels.compact(labels)
 
     def constant(self, tensor: str) -> np.ndarray | None:
-        """Value of a tensor that depends on no input, else None."""
-        return self.network.constants.get(tensor)
+        """Value of a tensor that is the same for all inputs, shapes of fixed size included; None for any other."""
+        value = self.network.constants.get(tensor)
+        return self.sizes.constant(tensor) if value is None else value
 
     def confined(self, tensor: str, axes: Collection[int]) -> Labels | None:
         """Labels of a tensor, tied until they vary along ``axes`` alone; None where they only vary along others."""
@@ -169,9 +170,11 @@ class Trace:
             self._apply(rule, node)
         else:
             self.freeze(node, "no rule")
-        for position, name in enumerate((*node.inputs, *node.captured)):
+        for position in range(len(node.inputs)):
             if Slot(node.index, position) not in self._claimed:
-                self.sizes.compute(name, node)
+                self.sizes.read(Slot(node.index, position))
+        for name in node.captured:
+            self.sizes.compute(name, node)
 
     def _apply(self, rule: Rule, node: Node) -> None:
         """Ask a rule, but for inputs that it expects no channels on and outputs that it knows nothing of."""

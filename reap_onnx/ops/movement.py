@@ -109,8 +109,8 @@ def _rewrite_slice(node: Node, surgeon: Surgeon) -> None:
         if surgeon.trace.network.opset < 10:
             surgeon.set_attribute(node, name, numbers)
         else:
-            like = surgeon.trace.network.constants[node.inputs[position]]
-            surgeon.replace(Slot(node.index, position), np.array(numbers, like.dtype))
+            dtype = surgeon.trace.network.dtypes[node.inputs[position]]
+            surgeon.replace(Slot(node.index, position), np.array(numbers, dtype))
 
 
 @rule("Slice", rewrite=_rewrite_slice, limits="constant bounds and step 1 along channels")
@@ -154,7 +154,8 @@ def _rewrite_gather(node: Node, surgeon: Surgeon) -> None:
     if surgeon.unchanged(node.inputs[0], axis):
         return
     mask = surgeon.mask(node.inputs[0], axis)
-    indices = surgeon.trace.network.constants[node.inputs[1]]
+    indices = surgeon.trace.constant(node.inputs[1])
+    assert indices is not None
     places = indices % len(mask)
     moved = (np.cumsum(mask) - 1)[places]
     surgeon.replace(Slot(node.index, 1), np.asarray(moved if indices.ndim == 0 else moved[mask[places]], indices.dtype))
