@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
@@ -19,11 +18,11 @@ class Trace:
     """Channels of a network: labels of every tensor, cuts of every constant, layers, frozen channels.
 
     1. Every node's rule is asked in the order of the graph; a node without one freezes what it reads.
-    2. Where a tensor's labels still vary along several axes, channels are tied until they vary along one.
-    3. Channels that an output of the model carries, or whose number it holds, are frozen.
-    4. Numbers of shape arithmetic are settled: channels counted by one number come and go together, channels
+    2. Layers that share a weight lose the same channels of it.
+    3. Where a tensor's labels still vary along several axes, channels are tied until they vary along one.
+    4. Channels that an output of the model carries, or whose number it holds, are frozen.
+    5. Numbers of shape arithmetic are settled: channels counted by one number come and go together, channels
        counted by a number that something computes with are frozen.
-    5. Channels of layers that share a weight are frozen.
 
     Attributes
     ----------
@@ -49,11 +48,12 @@ class Trace:
         self.sizes = Sizes(network)
         self.matched: dict[str, int] = dict.fromkeys(freeze, 0)
         self._claimed: set[Slot] = set()
-        self._alike: list[tuple[Slot, str]] = []
+        self._cut_alike: list[tuple[Slot, str]] = []
         for node in network.nodes:
             self._visit(node)
+        self._tie_shared()
         self.labels = {name: self._boxed(labels, name) for name, labels in self.labels.items()}
-        for slot, name in self._alike:
+        for slot, name in self._cut_alike:
             self._cut_like(slot, name)
         for name in network.outputs:
             self._freeze_tensor(name, f"output {name} of the model")
@@ -61,7 +61,6 @@ class Trace:
                 self.sizes.compute(name, network.producer[name])
         for number in self.sizes.numbers():
             self._settle(number)
-        self._freeze_shared()
 
     # -- what rules ask ------------------------------------------------------------------------
 
@@ -97,6 +96,11 @@ class Trace:
         labels = self.confined(tensor, (axis % len(shape),))
         return None if labels is None else np.broadcast_to(labels.reshape(-1), shape[axis]).copy()
 
+    def sharers(self, layer: Layer) -> list[Layer]:
+        """Layers that read the weight of a layer, itself included."""
+        name = layer.node.inputs[layer.weight.input]
+        return [other for other in self.layers if other.node.inputs[other.weight.input] == name]
+
     def along(self, tensor: str, axis: int) -> Labels:
         """Labels along one axis, (size,), zeros where they do not vary along it."""
         vector = self.vector(tensor, axis)
@@ -125,7 +129,7 @@ class Trace:
 
     def cut_like(self, slot: Slot, tensor: str) -> None:
         """Say that a constant broadcast to the shape of ``tensor`` (aligned on the right) shrinks with it."""
-        self._alike.append((slot, tensor))
+        self._cut_alike.append((slot, tensor))
 
     def list_sizes(self, slot: Slot, tensor: str, axes: Sequence[int], adapting: Collection[int] = ()) -> None:
         """Say that what a slot reads lists the sizes of ``axes`` of ``tensor``; ``adapting`` values need no change."""
@@ -197,9 +201,7 @@ class Trace:
             return
         for vector in vectors[1:]:
             if not self.channels.alike(vectors[0], vector):
-                self.channels.tie(vectors[0], vector)
-                alone = (vectors[0] == 0) ^ (vector == 0)
-                self.channels.freeze((vectors[0] + vector)[alone], f"{axes[0].tensor} has a size that never changes")
+                self._tie_all(vectors[0], vector, f"{axes[0].tensor} has a size that never changes")
 
     def _freeze_tensor(self, tensor: str, reason: str) -> None:
         labels = self.labels.get(tensor)
@@ -234,17 +236,30 @@ class Trace:
         left = np.where(mixed, 0, lines.max(1))
         return self.channels.compact(left.reshape([n if a in axes else 1 for a, n in enumerate(labels.shape)]))
 
-    def _freeze_shared(self) -> None:
-        """Layers that share a weight cannot be refitted apart: their channels stay."""
-        sharing: dict[str, list[Layer]] = defaultdict(list)
+    def _tie_all(self, first: Labels, second: Labels, reason: str) -> None:
+        """Tie channels one by one; those that meet none are frozen."""
+        self.channels.tie(first, second)
+        self.channels.freeze((first + second)[(first == 0) ^ (second == 0)], reason)
+
+    def _tie_shared(self) -> None:
+        """Layers that share a weight lose the same channels of it; where they read it in other ways they stay."""
         for layer in self.layers:
-            sharing[layer.node.inputs[layer.weight.input]].append(layer)
-        for name, layers in sharing.items():
-            if len(layers) > 1:
-                reason = f"weight {name} is shared by {', '.join(layer.node.name for layer in layers)}"
-                for layer in layers:
-                    self.channels.freeze(layer.inputs, reason)
-                    self.channels.freeze(layer.features, reason)
+            sharers = self.sharers(layer)
+            name = layer.node.inputs[layer.weight.input]
+            reason = f"weight {name} is shared by {', '.join(other.node.name for other in sharers)}"
+            if self._alike(layer, sharers[0]):
+                self._tie_all(layer.inputs, sharers[0].inputs, reason)
+                self._tie_all(layer.features, sharers[0].features, reason)
+            else:
+                for labels in (layer.inputs, layer.features, sharers[0].inputs, sharers[0].features):
+                    self.channels.freeze(labels, reason)
+
+    def _alike(self, layer: Layer, other: Layer) -> bool:
+        """Whether two layers make the same matrix of the weight that they share."""
+        if layer.geometry is None or other.geometry is None:
+            return layer.node.op == other.node.op and layer.geometry is other.geometry
+        weight = self.network.constants[layer.node.inputs[layer.weight.input]]
+        return np.array_equal(layer.geometry.matrix(weight), other.geometry.matrix(weight))
 
 
 def _lines(labels: Labels, axes: Collection[int]) -> Labels:

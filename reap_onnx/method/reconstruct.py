@@ -39,7 +39,8 @@ def reconstruct(
        branch ends in an Add, the target is the original sum less the other operand as it is by now.
     2. Channels that only one layer reads are chosen anew on that layer's present input. Channels that
        several layers read keep the order found on the original network.
-    3. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
+    3. Layers that share a weight get one that fits the statistics of all that were reached so far.
+    4. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
 
     Returns
     -------
@@ -53,6 +54,8 @@ def reconstruct(
     weights: dict[Slot, np.ndarray] = {}
     network = trace.network
     refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
+    taps_of = {tap.layer.node.index: tap for tap in refits}
+    shared: dict[str, list[Normal]] = {}
     waves = list(_waves(network, refits))
     with (
         Stream(network, dataset, batch=options.batch, providers=options.providers) as original,
@@ -66,13 +69,24 @@ def reconstruct(
             for tap in wave:
                 blocks = measured[tap.layer.node.index]
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
+                sharers = trace.sharers(tap.layer)
+                if len(sharers) > 1:
+                    name = tap.layer.node.inputs[tap.layer.weight.input]
+                    normals = shared[name] = _merged(normals, shared.get(name, ()))
+                    kept_rows = []
                 for group in groups:
                     if layers_to_refit([group]) == [tap.layer]:
                         others = _all({name: units for name, units in removed.items() if name != group.name})
                         removed[group.name] = _choose(trace, tap, normals, group, others, left[group.name])
-                weights |= refitted(trace, tap, normals, _all(removed), kept_rows)
+                for layer in sharers:
+                    weights |= refitted(trace, taps_of[layer.node.index], normals, _all(removed), kept_rows)
                 advance(1)
     return _all(removed), weights
+
+
+def _merged(normals: Sequence[Normal], earlier: Sequence[Normal]) -> list[Normal]:
+    """Normal equations of one block each, with those of layers before that share the weight."""
+    return [a.merge(b) for a, b in zip(normals, earlier, strict=True)] if earlier else list(normals)
 
 
 def _all(removed: Mapping[str, Labels]) -> Labels:
