@@ -138,6 +138,8 @@ class Surgeon:
                 for axis in varying(self.trace.channels.compact(labels[info.name])):
                     if axis < len(dims) and dims[axis].HasField("dim_value"):
                         dims[axis].dim_value = int(self.mask(info.name, axis).sum())
+                    elif axis < len(dims) and not self.unchanged(info.name, axis):
+                        dims[axis].ClearField("dim_param")  # "4*batch", say: other tensors may be called the same
             elif producer is not None and (
                 info.name not in computed
                 or (not network.is_read(info.name) and any(name in labels for name in producer.inputs))
