@@ -57,7 +57,8 @@ def _computes(network: Network, node: Node) -> bool:
 
 def macs_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
     """MACs as a function of the units kept in each group."""
-    weights = [(layer.uses, trace.cuts[layer.weight], _shape(trace, layer.weight)) for layer in trace.layers]
+    counted = [layer for layer in trace.layers if node_macs(trace.network, layer.node)]
+    weights = [(layer.uses, trace.cuts[layer.weight], _shape(trace, layer.weight)) for layer in counted]
     weights += [(macs / len(vector), {0: vector}, vector.shape) for macs, vector in _products(trace)]
     fixed = sum(node_macs(trace.network, node) for node in trace.network.nodes)
     fixed -= sum(uses * np.prod(shape, dtype=float) for uses, _, shape in weights)

@@ -11,7 +11,7 @@ from reap_onnx.graph.channels import Channels, Labels, varying
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.sizes import Axis, Number, Sizes
 from reap_onnx.model.network import Network, Node, Slot, subgraphs
-from reap_onnx.ops import Rule, find_rule
+from reap_onnx.ops import Rule, find_rule, left_alone
 
 
 class Trace:
@@ -139,6 +139,13 @@ class Trace:
             if values is None or int(values.flat[index]) not in adapting:
                 self.sizes.claim(slot, index, Axis(tensor, axis))
 
+    def tie_blocks(self, channels: Labels, groups: int, node: Node) -> None:
+        """Say that channels (C,) of one group come and go together; a group with a plain value among them stays."""
+        blocks = channels.reshape(groups, -1)
+        self.channels.tie(blocks, blocks.max(1, keepdims=True))
+        mixed = blocks[(blocks == 0).any(1)]
+        self.channels.freeze(mixed, f"they share a group of {node.op} {node.name} with plain values")
+
     def same_size(self, first: Axis, second: Axis) -> None:
         """Say that one axis gets the size of another."""
         self.sizes.copy(first, second)
@@ -173,7 +180,7 @@ class Trace:
         elif (rule := find_rule(node.op)) is not None:
             self._apply(rule, node)
         else:
-            self.freeze(node, "no rule")
+            self.freeze(node, left_alone().get(node.op, "no rule"))
         for position in range(len(node.inputs)):
             if Slot(node.index, position) not in self._claimed:
                 self.sizes.read(Slot(node.index, position))

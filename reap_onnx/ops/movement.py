@@ -180,6 +180,19 @@ def gather(node: Node, trace: Trace) -> None:
         _move(node, trace)
 
 
+@rule("GatherND", limits="constant indices; frozen along the axes that they name")
+def gather_nd(node: Node, trace: Trace) -> None:
+    """Channels on axes behind those that the indices name pass."""
+    first = node.attributes.get("batch_dims", 0) + trace.shape(node.inputs[1])[-1]
+    rank = len(trace.shape(node.inputs[0]))
+    if node.inputs[0] in trace.labels and trace.confined(node.inputs[0], range(first, rank)) is None:
+        trace.freeze(node, "it picks among channels")
+    elif trace.constant(node.inputs[1]) is None or node.attributes.get("batch_dims", 0):
+        trace.freeze(node, "its indices are computed")
+    else:
+        _move(node, trace)
+
+
 def _rewrite_pad(node: Node, surgeon: Surgeon) -> None:
     pads, before, after = _pads(node, surgeon.trace), node.inputs[0], node.outputs[0]
     if not _is_constant(node, surgeon.trace) or all(

@@ -8,6 +8,7 @@ from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import rule
 
 if TYPE_CHECKING:
+    from reap_onnx.graph.surgery import Surgeon
     from reap_onnx.graph.trace import Trace
 
 
@@ -25,6 +26,25 @@ def per_channel(node: Node, trace: Trace) -> None:
         for position in range(1, len(node.inputs)):
             trace.cut(Slot(node.index, position), {0: vector})
         trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
+
+
+def _rewrite_groups(node: Node, surgeon: Surgeon) -> None:
+    left = surgeon.mask(node.inputs[0], 1)
+    surgeon.set_attribute(node, "num_groups", int(left.sum()) * node.attributes["num_groups"] // len(left))
+
+
+@rule("GroupNormalization", rewrite=_rewrite_groups, limits="constant parameters; groups go whole")
+def per_group(node: Node, trace: Trace) -> None:
+    """Axis 1 is normalised group by group: channels of one group come and go together."""
+    vector, groups = trace.vector(node.inputs[0], 1), node.attributes["num_groups"]
+    if vector is None or any(trace.constant(name) is None for name in node.inputs[1:]):
+        trace.freeze(node, "its channels are not on axis 1" if vector is None else "its parameters are computed")
+        return
+    trace.tie_blocks(vector, groups, node)
+    for position in (1, 2):
+        size = trace.shape(node.inputs[position])[0]
+        trace.cut(Slot(node.index, position), {0: vector.reshape(size, -1)[:, 0]})
+    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 
 @rule(

@@ -137,7 +137,7 @@ def attention_with_plain_scores(net: Net) -> str:
     return net.op("MatMul", net.op("Reshape", mixed, [0, 5, 8]), net.noise(8, 3))
 
 
-@EXAMPLES.add(frozen=["both of its factors carry channels"])
+@EXAMPLES.add(frozen=["several of its factors carry channels"])
 def channels_by_channels(net: Net) -> str:
     h = net.op("MatMul", net.input("N", 5, 4), net.noise(4, 6))
     return net.op("MatMul", net.op("Transpose", h, perm=[0, 2, 1]), h)
@@ -150,10 +150,12 @@ def constant_on_the_left(net: Net) -> str:
     return net.op("MatMul", h, net.noise(6, 2))
 
 
-@EXAMPLES.add(frozen=["channels do not lie on its last axis"])
+@EXAMPLES.add(6)
 def channels_elsewhere(net: Net) -> str:
+    """MLP-Mixer: tokens are mixed by a weight, channels pass beside."""
     h = net.op("Transpose", net.op("MatMul", net.input("N", 5, 4), net.noise(4, 6)), perm=[0, 2, 1])
-    return net.op("MatMul", h, net.noise(5, 3))
+    h = net.op("Transpose", net.op("Relu", net.op("MatMul", h, net.noise(5, 3))), perm=[0, 2, 1])
+    return net.op("MatMul", h, net.noise(6, 2))
 
 
 @EXAMPLES.add(frozen=["sums or joins channels without a weight"])
@@ -167,3 +169,51 @@ def channels_last(net: Net) -> str:
     h = net.op("Transpose", stem(net), perm=[0, 2, 3, 1])
     h = net.op("Add", net.op("MatMul", h, net.noise(6, 6)), h)
     return head(net, net.op("Transpose", h, perm=[0, 3, 1, 2]))
+
+
+@EXAMPLES.add(6, 5, 7)
+def einsum(net: Net) -> str:
+    """Channels mixed on axis 1, then on the last one, by a weight in front of its data."""
+    h = net.op("Einsum", stem(net), net.noise(6, 5), equation="nchw,cd->ndhw")
+    h = net.op("Einsum", net.noise(7, 5), net.op("Relu", h), equation="dc, nchw -> nhwd")
+    return net.op("MatMul", h, net.noise(7, 3))
+
+
+@EXAMPLES.add(3)
+def einsum_of_heads(net: Net) -> str:
+    x = net.input("N", 5, 4)
+    q, k, v = (net.op("Reshape", net.op("MatMul", x, net.noise(4, 6)), [0, 0, 3, 2]) for _ in range(3))
+    scores = net.op("Softmax", net.op("Einsum", q, k, equation="bihd,bjhd->bhij"))
+    mixed = net.op("Einsum", scores, v, equation="bhij,bjhd->bihd")
+    return net.op("MatMul", net.op("Reshape", mixed, [0, 0, 6]), net.noise(6, 3))
+
+
+@EXAMPLES.add(6)
+def einsum_of_one(net: Net) -> str:
+    """A transposition and a sum over space, without an arrow for the first."""
+    h = net.op("Einsum", stem(net), equation="achw->chwa")
+    h = net.op("Einsum", h, equation="chwa -> ac")
+    return net.linear(net.op("Tanh", h), 6, 3)
+
+
+@EXAMPLES.add(frozen=["no rule for n...,n...->n...", "no rule for nii->ni"])
+def einsum_beyond(net: Net) -> list[str]:
+    h = net.op("Einsum", stem(net), "stem_out", equation="n...,n...->n...")
+    square = net.op("MatMul", net.input("N", 6, 4, name="tokens"), net.noise(4, 6))
+    return [h, net.op("Einsum", square, equation="nii->ni")]
+
+
+@EXAMPLES.add(6, 6, frozen=["sums or joins channels without a weight"])
+def einsum_elsewhere(net: Net) -> list[str]:
+    """A weight that mixes samples, one for each position, and one that mixes positions."""
+    a, b, c = (net.op("MatMul", net.input(2, 5, 4, name=name), net.noise(4, 6)) for name in "abc")
+    a = net.op("Einsum", a, net.noise(2, 2), equation="ntc,nm->mtc")
+    b = net.op("Einsum", b, net.noise(5, 6, 3), equation="ntc,tcd->ntd")
+    c = net.op("Einsum", c, net.noise(5, 3), equation="ntc,tq->nqc")
+    return [net.op("MatMul", a, net.noise(6, 2)), b, net.op("MatMul", c, net.noise(6, 2))]
+
+
+@EXAMPLES.add(6)
+def product_with_a_vector(net: Net) -> str:
+    h = net.op("MatMul", net.input("N", 5, 4), net.noise(4, 6))
+    return net.op("MatMul", net.op("MatMul", net.noise(5), h), net.noise(6, 3))

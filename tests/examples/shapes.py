@@ -358,12 +358,7 @@ def top_k(net: Net) -> list[str]:
     return [values, places]
 
 
-@EXAMPLES.add(frozen=["Einsum mix: no rule"])
-def einsum(net: Net) -> str:
-    return net.op("Einsum", stem(net), net.noise(6, 4), equation="nchw,cd->ndhw", name="mix")
-
-
-@EXAMPLES.add(frozen=["LSTM memory: no rule"])
+@EXAMPLES.add(frozen=["LSTM memory: recurrent cells are left alone"])
 def recurrent(net: Net) -> str:
     h = net.op("MatMul", net.input(5, 1, 4), net.noise(4, 6))
     return net.ops("LSTM", h, net.noise(1, 12, 6), net.noise(1, 12, 3), outputs=3, hidden_size=3, name="memory")[0]
