@@ -22,7 +22,7 @@ from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
 from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
-from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost
+from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost, reached_macs
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
@@ -43,7 +43,7 @@ from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Advance, Progress, Silent
 from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
 from reap_onnx.runtime.compare import compare_models
-from reap_onnx.runtime.session import Session, probe
+from reap_onnx.runtime.session import Session, probe, probe_sizes
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.version import VERSION
@@ -430,7 +430,8 @@ def _carry_out(
 def _trace(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequence[str]) -> Trace:
     feeds = _probe_feeds(input_specs(source.model), shapes)
     try:
-        return Trace(Network(source.model, probe(source.model, feeds)), freeze)
+        network = Network(source.model, probe(source.model, feeds), probe_sizes(source.model, feeds))
+        return Trace(network, freeze)
     except ModelError as error:
         raise ModelError(f"{source.name}: {error}", error.hint) from error
 
@@ -557,8 +558,7 @@ def _weight(trace: Trace, layer: Layer) -> np.ndarray:
 
 def _reach(trace: Trace, groups: Sequence[Group]) -> float:
     """Share of the model's MACs in layers that make or read channels of a group that can be pruned."""
-    touched = {layer.node.index for g in groups if not g.frozen for layer in (*g.makers, *g.readers)}
-    reached = sum(node_macs(trace.network, trace.network.nodes[index]) for index in touched)
+    reached = reached_macs(trace, [group for group in groups if not group.frozen])
     return reached / max(count_macs(trace.network), 1)
 
 

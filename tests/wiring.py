@@ -20,7 +20,7 @@ from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.normalise import normalise
 from reap_onnx.numerics.gram import Normal
-from reap_onnx.runtime.session import Session, probe
+from reap_onnx.runtime.session import Session, probe, probe_sizes
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from reap_onnx.runtime.verify import difference, masked_weights, wiring_error
 
@@ -35,7 +35,8 @@ def random_feeds(model: onnx.ModelProto, batch: int = 1, seed: int = 0) -> dict[
 
 
 def read(model: onnx.ModelProto) -> Network:
-    return Network(model, probe(model, random_feeds(model)))
+    feeds = random_feeds(model)
+    return Network(model, probe(model, feeds), probe_sizes(model, feeds))
 
 
 def pruned(trace: Trace, removed: Labels) -> onnx.ModelProto:

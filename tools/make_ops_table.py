@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reap_onnx.ops import Rule, all_rules
+from reap_onnx.ops import Rule, all_rules, left_alone
 from reap_onnx.ops.registry import Propagate
 
 TABLE = Path(__file__).parents[1] / "docs" / "ops.md"
@@ -35,6 +35,10 @@ def table() -> str:
         f"| {', '.join(rule.op for rule in rules)} | {_first_line(propagate.__doc__)} | {rules[0].limits} |\n"
         for propagate, rules in families.items()
     ]
+    reasons: dict[str, list[str]] = {}
+    for op, why in sorted(left_alone().items()):
+        reasons.setdefault(why, []).append(op)
+    rows += [f"| {', '.join(ops)} | none | {why} |\n" for why, ops in reasons.items()]
     return _TOP + "".join(rows)
 
 

@@ -36,9 +36,18 @@ def count_params(network: Network) -> int:
 
 
 def _parameters(network: Network) -> list[str]:
-    """Names of the floating-point constants that computing nodes and their bodies read."""
+    """Names of the floating-point constants that computing nodes and their bodies read, numbers cast to float aside."""
     read = {n for node in network.nodes if _computes(network, node) for n in (*node.inputs, *node.captured) if n}
-    return sorted(n for n in read if n in network.constants and np.issubdtype(network.dtypes[n], np.floating))
+    return sorted(n for n in read if n in network.constants and _holds_floats(network, n))
+
+
+def _holds_floats(network: Network, constant: str) -> bool:
+    """Whether a constant comes from floating-point numbers of the model."""
+    producer = network.producer.get(constant)
+    if producer is None or not np.issubdtype(network.dtypes[constant], np.floating):
+        return np.issubdtype(network.dtypes[constant], np.floating)
+    floats = [name for name in producer.inputs if name and np.issubdtype(network.dtypes[name], np.floating)]
+    return any(_holds_floats(network, name) for name in floats) if floats else producer.op != "Cast"
 
 
 def _computes(network: Network, node: Node) -> bool:
@@ -48,10 +57,28 @@ def _computes(network: Network, node: Node) -> bool:
 
 def macs_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
     """MACs as a function of the units kept in each group."""
-    weights = [(layer.uses, trace.cuts[layer.weight], _shape(trace, layer.weight)) for layer in trace.layers]
+    counted = [layer for layer in trace.layers if node_macs(trace.network, layer.node)]
+    weights = [(layer.uses, trace.cuts[layer.weight], _shape(trace, layer.weight)) for layer in counted]
+    weights += [(macs / len(vector), {0: vector}, vector.shape) for macs, vector in _products(trace)]
     fixed = sum(node_macs(trace.network, node) for node in trace.network.nodes)
     fixed -= sum(uses * np.prod(shape, dtype=float) for uses, _, shape in weights)
     return _bilinear(trace, groups, weights, fixed)
+
+
+def reached_macs(trace: Trace, groups: list[Group]) -> float:
+    """MACs of the nodes that make, read or pass channels of ``groups``."""
+    nodes = {layer.node.index: layer.node for group in groups for layer in (*group.makers, *group.readers)}
+    units = np.concatenate([np.zeros(0, np.int64), *(group.units for group in groups)])
+    passed = (macs for macs, vector in _products(trace) if np.isin(trace.channels.roots(vector), units).any())
+    return sum(node_macs(trace.network, node) for node in nodes.values()) + sum(passed)
+
+
+def _products(trace: Trace) -> list[tuple[float, Labels]]:
+    """MACs of products without a weight, in proportion to the channels that they pass on."""
+    weighted = {layer.node.index for layer in trace.layers}
+    nodes = [node for node in trace.network.nodes if node.index not in weighted]
+    carried = [(node_macs(trace.network, node), trace.labelled(node.outputs[0])) for node in nodes if node.outputs[0]]
+    return [(macs, labels.reshape(-1)) for macs, labels in carried if macs and labels is not None]
 
 
 def params_cost(trace: Trace, groups: list[Group]) -> BilinearCost:

@@ -31,7 +31,7 @@ def find_couple(trace: Trace, group: Group) -> Couple | None:
     """The couple around a group; None where there is none, or an operator between has no derivative.
 
     1. One layer with a geometry makes the group's channels and no others, one reads them.
-    2. Both have dense rows and a constant to write their intercept to.
+    2. Both have a weight of their own, dense rows and a constant to write their intercept to.
     3. Every tensor on the way is read once, every operator on it has one computed input and a derivative.
     """
     makers = [layer for layer in group.makers if layer.geometry is not None]
@@ -43,7 +43,8 @@ def find_couple(trace: Trace, group: Group) -> Couple | None:
     assert reader.geometry is not None
     made = find_target(trace, maker)
     foreign = ~np.isin(trace.channels.roots(maker.features), group.units)
-    if foreign.any() or made.intercept is None or not (maker.geometry.dense and reader.geometry.dense):
+    shared = len(trace.sharers(maker)) > 1 or len(trace.sharers(reader)) > 1
+    if foreign.any() or shared or made.intercept is None or not (maker.geometry.dense and reader.geometry.dense):
         return None
     between = _between(trace.network, made.branch, reader.data)
     return None if between is None else Couple(maker, made, between, reader)

@@ -66,9 +66,10 @@ class Surgeon:
         """The smaller model; a copy of the original where nothing goes and no weight is new.
 
         1. Constants are cut along the axes that carry removed channels.
-        2. Rules rewrite what else names a width in their nodes.
-        3. Elements of constants that size an axis are written anew.
-        4. Declared shapes of intermediate tensors and constants are mended.
+        2. What computes with the number of channels is given the number that it knew.
+        3. Rules rewrite what else names a width in their nodes.
+        4. Elements of constants that size an axis are written anew.
+        5. Declared shapes of intermediate tensors and constants are mended.
         """
         network = self.trace.network
         self._constants |= self._weights
@@ -78,6 +79,9 @@ class Surgeon:
                 if value is not None:
                     self._cut(place, value, along)
         if len(self._removed):
+            for slot, counted in self.trace.sizes.kept().items():
+                if not all(self.unchanged(axis.tensor, axis.axis) for axis in counted):
+                    self.replace(slot, self.trace.sizes.original(slot))
             for node in network.nodes:
                 rule = find_rule(node.op)
                 carries = any(name in self.trace.labels for name in node.inputs)
@@ -143,6 +147,8 @@ class Surgeon:
                 for axis in varying(self.trace.channels.compact(labels[info.name])):
                     if axis < len(dims) and dims[axis].HasField("dim_value"):
                         dims[axis].dim_value = int(self.mask(info.name, axis).sum())
+                    elif axis < len(dims) and not self.unchanged(info.name, axis):
+                        dims[axis].ClearField("dim_param")  # "4*batch", say: other tensors may be called the same
             elif producer is not None and (
                 info.name not in computed
                 or (not network.is_read(info.name) and any(name in labels for name in producer.inputs))

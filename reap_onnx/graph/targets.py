@@ -82,8 +82,13 @@ class _Step:
 
 
 def find_target(trace: Trace, layer: Layer) -> Target:
-    """Follow a layer's output through affine operators that nothing else reads, up to an Add."""
+    """Follow a layer's output through affine operators that nothing else reads, up to an Add.
+
+    The target of a layer that shares its weight is its own output, so that one weight can be right for all sharers.
+    """
     network, tensor = trace.network, layer.output
+    if len(trace.sharers(layer)) > 1:
+        return _shared_target(trace, layer)
     scale, shift = np.ones(len(layer.features)), np.zeros(len(layer.features))
     intercepts: list[Intercept] = []
     step: _Step | None = _bias(network, layer)
@@ -100,6 +105,16 @@ def find_target(trace: Trace, layer: Layer) -> Target:
         intercepts.append(Intercept(layer.bias, np.zeros(len(scale), dtype), scale * layer.bias_scale))
     writable = (intercept for intercept in intercepts if (np.abs(intercept.scale) > _TINY).all())
     return Target(tensor, scale, shift, next(writable, None), *_following_add(network, tensor))
+
+
+def _shared_target(trace: Trace, layer: Layer) -> Target:
+    """The layer's own output; its intercept can be written where the bias is shared like the weight."""
+    own = _bias(trace.network, layer)
+    intercept = None
+    if own.slot is not None and own.value is not None:
+        biases = {other.node.input(own.slot.input) for other in trace.sharers(layer)}
+        intercept = Intercept(own.slot, own.value, own.sign * own.factor) if len(biases) == 1 else None
+    return Target(layer.output, own.factor, own.shift, intercept)
 
 
 def _bias(network: Network, layer: Layer) -> _Step:

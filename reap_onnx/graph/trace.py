@@ -12,22 +12,24 @@ from reap_onnx.graph.channels import Channels, Labels, varying
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.sizes import Axis, Number, Sizes
 from reap_onnx.model.network import Network, Node, Slot, count_layers, subgraphs
-from reap_onnx.ops import Rule, find_rule
+from reap_onnx.ops import Rule, find_rule, left_alone
 
 
 class Trace:
     """Channels of a network: labels of every tensor, cuts of every constant, layers, frozen channels.
 
     1. Every node's rule is asked in the order of the graph; a node without one freezes what it reads.
-    2. Channels that an output of the model carries, or whose number it holds, are frozen.
-    3. Numbers of shape arithmetic are settled: channels counted by one number come and go together, channels
+    2. Layers that share a weight lose the same channels of it.
+    3. Where a tensor's labels still vary along several axes, channels are tied until they vary along one.
+    4. Channels that an output of the model carries, or whose number it holds, are frozen.
+    5. Numbers of shape arithmetic are settled: channels counted by one number come and go together, channels
        counted by a number that something computes with are frozen.
-    4. Channels of layers that share a weight are frozen.
 
     Attributes
     ----------
     labels
-        Labels of each tensor that carries channels (see ``reap_onnx.graph.channels``); they vary along one axis.
+        Labels of each tensor that carries channels (see ``reap_onnx.graph.channels``); in the end they vary along
+        one axis.
     cuts
         For each constant input that shrinks with its channels: axis -> labels along it.
     layers
@@ -47,15 +49,19 @@ class Trace:
         self.sizes = Sizes(network)
         self.matched: dict[str, int] = dict.fromkeys(freeze, 0)
         self._claimed: set[Slot] = set()
+        self._cut_alike: list[tuple[Slot, str]] = []
         for node in network.nodes:
             self._visit(node)
+        self._tie_shared()
+        self.labels = {name: self._boxed(labels, name) for name, labels in self.labels.items()}
+        for slot, name in self._cut_alike:
+            self._cut_like(slot, name)
         for name in network.outputs:
             self._freeze_tensor(name, f"output {name} of the model")
             if name in network.producer:
                 self.sizes.compute(name, network.producer[name])
         for number in self.sizes.numbers():
             self._settle(number)
-        self._freeze_shared()
 
     # -- what rules ask ------------------------------------------------------------------------
 
@@ -69,18 +75,32 @@ class Trace:
         return None if labels is None else self.channels.compact(labels)
 
     def constant(self, tensor: str) -> np.ndarray | None:
-        """Value of a tensor that depends on no input, else None."""
-        return self.network.constants.get(tensor)
+        """Value of a tensor that is the same for all inputs, shapes of fixed size included; None for any other."""
+        value = self.network.constants.get(tensor)
+        return self.sizes.constant(tensor) if value is None else value
+
+    def confined(self, tensor: str, axes: Collection[int]) -> Labels | None:
+        """Labels of a tensor, tied until they vary along ``axes`` alone; None where they only vary along others."""
+        labels = self.labelled(tensor)
+        if labels is None or all(axis in axes for axis in varying(labels)):
+            return labels
+        if not any(axis in axes for axis in varying(labels)):
+            return None
+        self.labels[tensor] = self._tie_across(labels, axes, tensor)
+        return self.labels[tensor]
 
     def vector(self, tensor: str, axis: int) -> Labels | None:
-        """Labels along one axis, (size,), zeros for a tensor without; None where they vary along another axis."""
-        size = self.shape(tensor)[axis]
-        labels = self.labelled(tensor)
-        if labels is None:
-            return np.zeros(size, np.int64)
-        if any(a != axis % labels.ndim for a in varying(labels)):
-            return None
-        return np.broadcast_to(labels.reshape(-1), size).copy()
+        """Labels along one axis, (size,), zeros for a tensor without; None where they only vary along another."""
+        shape = self.shape(tensor)
+        if tensor not in self.labels:
+            return np.zeros(shape[axis], np.int64)
+        labels = self.confined(tensor, (axis % len(shape),))
+        return None if labels is None else np.broadcast_to(labels.reshape(-1), shape[axis]).copy()
+
+    def sharers(self, layer: Layer) -> list[Layer]:
+        """Layers that read the weight of a layer, itself included."""
+        name = layer.node.inputs[layer.weight.input]
+        return [other for other in self.layers if other.node.inputs[other.weight.input] == name]
 
     def along(self, tensor: str, axis: int) -> Labels:
         """Labels along one axis, (size,), zeros where they do not vary along it."""
@@ -90,18 +110,17 @@ class Trace:
     # -- what rules say ------------------------------------------------------------------------
 
     def put(self, tensor: str, labels: Labels | None, axis: int | None = None) -> None:
-        """Give an output its labels.
+        """Give an output its labels; ties make them vary along ``axis`` alone where it is given.
 
-        Ties make them vary along one axis alone, so that cuts stay boxes: along ``axis`` where it is given, else
-        along the one that leaves most channels apart.
+        Where channels and plain values share an axis and vary along another, the former are frozen at once.
         """
         if labels is None or not tensor:
             return
         labels = self.channels.compact(labels)
-        axes = varying(labels)
-        if len(axes) > 1 or (axis is not None and axes not in ((), (axis,))):
-            lines = [len(np.unique(_lines(labels, a), axis=0)) for a in axes]
-            labels = self._tie_across(labels, axes[int(np.argmax(lines))] if axis is None else axis, tensor)
+        if axis is not None and varying(labels) not in ((), (axis,)):
+            labels = self._tie_across(labels, (axis,), tensor)
+        elif (labels == 0).any():
+            labels = self._boxed(labels, tensor)
         if labels.any():
             self.labels[tensor] = labels
 
@@ -109,13 +128,9 @@ class Trace:
         """Say that a constant input shrinks with its channels: axis -> labels along it."""
         self.cuts[slot] = labels
 
-    def cut_like(self, slot: Slot, labels: Labels) -> None:
-        """Say that a constant broadcast against labels (aligned on the right) shrinks with them."""
-        shape = self.shape(self.network.nodes[slot.node].inputs[slot.input])
-        offset = labels.ndim - len(shape)
-        axes = [a for a in varying(labels) if a >= offset and shape[a - offset] > 1]
-        if axes:
-            self.cut(slot, {a - offset: labels.reshape(-1) for a in axes})
+    def cut_like(self, slot: Slot, tensor: str) -> None:
+        """Say that a constant broadcast to the shape of ``tensor`` (aligned on the right) shrinks with it."""
+        self._cut_alike.append((slot, tensor))
 
     def list_sizes(self, slot: Slot, tensor: str, axes: Sequence[int], adapting: Collection[int] = ()) -> None:
         """Say that what a slot reads lists the sizes of ``axes`` of ``tensor``; ``adapting`` values need no change."""
@@ -124,6 +139,17 @@ class Trace:
         for index, axis in enumerate(axes):
             if values is None or int(values.flat[index]) not in adapting:
                 self.sizes.claim(slot, index, Axis(tensor, axis))
+
+    def tie_blocks(self, channels: Labels, groups: int, node: Node) -> None:
+        """Say that channels (C,) of one group come and go together; a group with a plain value among them stays."""
+        blocks = channels.reshape(groups, -1)
+        self.channels.tie(blocks, blocks.max(1, keepdims=True))
+        mixed = blocks[(blocks == 0).any(1)]
+        self.channels.freeze(mixed, f"they share a group of {node.op} {node.name} with plain values")
+
+    def same_size(self, first: Axis, second: Axis) -> None:
+        """Say that one axis gets the size of another."""
+        self.sizes.copy(first, second)
 
     def freeze(self, node: Node, why: str) -> None:
         """Freeze all channels that a node reads; its outputs carry none."""
@@ -175,10 +201,12 @@ class Trace:
         elif (rule := find_rule(node.op)) is not None:
             self._apply(rule, node)
         else:
-            self.freeze(node, "no rule")
-        for position, name in enumerate((*node.inputs, *node.captured)):
+            self.freeze(node, left_alone().get(node.op, "no rule"))
+        for position in range(len(node.inputs)):
             if Slot(node.index, position) not in self._claimed:
-                self.sizes.compute(name, node)
+                self.sizes.read(Slot(node.index, position))
+        for name in node.captured:
+            self.sizes.compute(name, node)
 
     def _apply(self, rule: Rule, node: Node) -> None:
         """Ask a rule, but for inputs that it expects no channels on and outputs that it knows nothing of."""
@@ -201,41 +229,73 @@ class Trace:
             return
         for vector in vectors[1:]:
             if not self.channels.alike(vectors[0], vector):
-                self.channels.tie(vectors[0], vector)
-                alone = (vectors[0] == 0) ^ (vector == 0)
-                self.channels.freeze((vectors[0] + vector)[alone], f"{axes[0].tensor} has a size that never changes")
+                self._tie_all(vectors[0], vector, f"{axes[0].tensor} has a size that never changes")
 
     def _freeze_tensor(self, tensor: str, reason: str) -> None:
         labels = self.labels.get(tensor)
         if labels is not None:
             self.channels.freeze(labels, reason)
 
-    def _tie_across(self, labels: Labels, axis: int, tensor: str) -> Labels:
-        """Tie channels until labels are a function of ``axis`` alone; lines that mix channels with none are frozen."""
-        lines = _lines(labels, axis)
+    def _boxed(self, labels: Labels, tensor: str) -> Labels:
+        """Labels tied until they vary along one axis alone, the one that leaves most of them apart: cuts are boxes."""
+        labels = self.channels.compact(labels)
+        axes = varying(labels)
+        if len(axes) < 2:
+            return labels
+        lines = [len(np.unique(_lines(labels, (axis,)), axis=0)) for axis in axes]
+        return self._tie_across(labels, (axes[int(np.argmax(lines))],), tensor)
+
+    def _cut_like(self, slot: Slot, tensor: str) -> None:
+        labels = self.labelled(tensor)
+        if labels is None:
+            return
+        shape = self.shape(self.network.nodes[slot.node].inputs[slot.input])
+        offset = labels.ndim - len(shape)
+        axes = [a for a in varying(labels) if a >= offset and shape[a - offset] > 1]
+        if axes:
+            self.cut(slot, {a - offset: labels.reshape(-1) for a in axes})
+
+    def _tie_across(self, labels: Labels, axes: Collection[int], tensor: str) -> Labels:
+        """Tie channels until labels are a function of ``axes`` alone; lines that mix channels with none are frozen."""
+        lines = _lines(labels, axes)
         mixed = (lines == 0).any(1)
         self.channels.freeze(lines[mixed], f"{tensor} mixes them with values that carry no channels")
         self.channels.tie(lines, lines.max(1, keepdims=True))
-        vector = np.where(mixed, 0, lines.max(1))
-        return self.channels.compact(vector.reshape([-1 if a == axis else 1 for a in range(labels.ndim)]))
+        left = np.where(mixed, 0, lines.max(1))
+        return self.channels.compact(left.reshape([n if a in axes else 1 for a, n in enumerate(labels.shape)]))
 
-    def _freeze_shared(self) -> None:
-        """Layers that share a weight cannot be refitted apart: their channels stay."""
-        sharing: dict[str, list[Layer]] = defaultdict(list)
+    def _tie_all(self, first: Labels, second: Labels, reason: str) -> None:
+        """Tie channels one by one; those that meet none are frozen."""
+        self.channels.tie(first, second)
+        self.channels.freeze((first + second)[(first == 0) ^ (second == 0)], reason)
+
+    def _tie_shared(self) -> None:
+        """Layers that share a weight lose the same channels of it; where they read it in other ways they stay."""
         for layer in self.layers:
-            sharing[layer.node.inputs[layer.weight.input]].append(layer)
-        for name, layers in sharing.items():
-            if len(layers) > 1:
-                reason = f"weight {name} is shared by {', '.join(layer.node.name for layer in layers)}"
-                for layer in layers:
-                    self.channels.freeze(layer.inputs, reason)
-                    self.channels.freeze(layer.features, reason)
+            sharers = self.sharers(layer)
+            name = layer.node.inputs[layer.weight.input]
+            reason = f"weight {name} is shared by {', '.join(other.node.name for other in sharers)}"
+            if self._alike(layer, sharers[0]):
+                self._tie_all(layer.inputs, sharers[0].inputs, reason)
+                self._tie_all(layer.features, sharers[0].features, reason)
+            else:
+                for labels in (layer.inputs, layer.features, sharers[0].inputs, sharers[0].features):
+                    self.channels.freeze(labels, reason)
+
+    def _alike(self, layer: Layer, other: Layer) -> bool:
+        """Whether two layers make the same matrix of the weight that they share."""
+        if layer.geometry is None or other.geometry is None:
+            return layer.node.op == other.node.op and layer.geometry is other.geometry
+        weight = self.network.constants[layer.node.inputs[layer.weight.input]]
+        return np.array_equal(layer.geometry.matrix(weight), other.geometry.matrix(weight))
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _lines(labels: Labels, axis: int) -> Labels:
-    """Labels as a matrix whose rows run along ``axis``."""
-    return np.moveaxis(labels, axis, 0).reshape(labels.shape[axis], -1)
+def _lines(labels: Labels, axes: Collection[int]) -> Labels:
+    """Labels as a matrix whose rows run along ``axes``, in their order."""
+    order = sorted(range(labels.ndim), key=lambda axis: axis not in axes)
+    rows = int(np.prod([size for axis, size in enumerate(labels.shape) if axis in axes]))
+    return labels.transpose(order).reshape(rows, -1)

@@ -42,7 +42,8 @@ def reconstruct(
     2. Channels that only one layer reads are chosen anew on that layer's present input. Channels that
        several layers read keep the order found on the original network.
     3. Where one layer makes what the other reads, the two are refitted together.
-    4. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
+    4. Layers that share a weight get one that fits the statistics of all that were reached so far.
+    5. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
 
     Returns
     -------
@@ -56,7 +57,9 @@ def reconstruct(
     weights: dict[Slot, np.ndarray] = {}
     network = trace.network
     jobs = _jobs(trace, taps, groups)
+    taps_of = {job.index: job.tap for job in jobs}
     pending = {group.name for job in jobs for group in job.groups}
+    shared: dict[str, list[Normal]] = {}
     waves = list(_waves(network, jobs))
     with (
         Stream(network, dataset, batch=options.batch, providers=options.providers) as original,
@@ -78,11 +81,17 @@ def reconstruct(
             for job in wave:
                 blocks = measured[job.index]
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
+                sharers = trace.sharers(job.tap.layer)
+                if len(sharers) > 1:
+                    name = job.tap.layer.node.inputs[job.tap.layer.weight.input]
+                    normals = shared[name] = _merged(normals, shared.get(name, ()))
+                    kept_rows = []
                 for group in job.groups:
                     others = _all({name: units for name, units in removed.items() if name != group.name})
                     removed[group.name] = _choose(trace, job.tap, normals, group, others, left[group.name])
                     pending.discard(group.name)
-                weights |= refitted(trace, job.tap, normals, _all(removed), kept_rows)
+                for layer in sharers:
+                    weights |= refitted(trace, taps_of[layer.node.index], normals, _all(removed), kept_rows)
                 if job.index in shelves:
                     gone = _all({name: units for name, units in removed.items() if name not in pending})
                     weights |= refit_couple(trace, shelves[job.index], gone, weights)
@@ -133,6 +142,11 @@ def _watched(
         for shelf in shelves:
             shelf.add(was, now)
         yield was, now
+
+
+def _merged(normals: Sequence[Normal], earlier: Sequence[Normal]) -> list[Normal]:
+    """Normal equations of one block each, with those of layers before that share the weight."""
+    return [a.merge(b) for a, b in zip(normals, earlier, strict=True)] if earlier else list(normals)
 
 
 def _all(removed: Mapping[str, Labels]) -> Labels:

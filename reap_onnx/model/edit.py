@@ -61,7 +61,7 @@ def with_constants(
 
     An initializer whose every reader gets the same new value is replaced under its own name; otherwise
     the slot gets an initializer of its own. A slot past the end of a node's inputs adds an input (a
-    bias). Quantised constants stay quantised. Constants that were read and are read no longer are removed.
+    bias). Quantised constants stay quantised. Constants and nodes that were read and are read no longer are removed.
 
     Parameters
     ----------
@@ -88,18 +88,18 @@ def with_constants(
             _set_input(model.graph.node[other.node], other.input, fresh)
     for (index, name), value in (attributes or {}).items():
         _set_attribute(model.graph.node[index], name, value)
-    _remove_unread_constants(model, network)
+    _remove_unread(model, network)
     return model
 
 
-def _remove_unread_constants(model: onnx.ModelProto, network: Network) -> None:
-    """Remove initializers and constant nodes that were read before and are read no longer, in place."""
+def _remove_unread(model: onnx.ModelProto, network: Network) -> None:
+    """Remove initializers and nodes that were read before and are read no longer, in place."""
     kept = {o.name for o in model.graph.output}
     dead = set()
     for index in reversed(range(len(model.graph.node))):
         node = model.graph.node[index]
         names = [name for name in node.output if name]
-        unread = all(name in network.constants and network.is_read(name) for name in names)
+        unread = all(network.is_read(name) for name in names)
         if unread and not kept.intersection(names):
             dead.add(index)
         else:
@@ -139,7 +139,7 @@ def _read_only_by(network: Network, name: str, slots: Sequence[Slot]) -> bool:
 
 def _set_initializer(model: onnx.ModelProto, tensor: onnx.TensorProto, value: np.ndarray) -> None:
     doc = tensor.doc_string
-    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), tensor.name))
+    tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, order="C"), tensor.name))
     if doc:
         tensor.doc_string = doc
     for declared in model.graph.input:
@@ -149,7 +149,7 @@ def _set_initializer(model: onnx.ModelProto, tensor: onnx.TensorProto, value: np
 
 def _add_initializer(model: onnx.ModelProto, name: str, value: np.ndarray) -> None:
     """Add a constant; before IR version 4 it must be an input of the graph too."""
-    tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
     model.graph.initializer.append(tensor)
     if model.ir_version < 4:
         model.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, value.shape))

@@ -73,10 +73,15 @@ class Network:
         The model; never changed.
     values
         Every tensor of the graph as one run computed it (see ``reap_onnx.runtime.probe``).
+    sizes
+        Shapes that the graph computes, in another run with larger inputs (see ``reap_onnx.runtime.probe_sizes``).
     """
 
-    def __init__(self, proto: onnx.ModelProto, values: Mapping[str, object]) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, values: Mapping[str, object], sizes: Mapping[str, np.ndarray] | None = None
+    ) -> None:
         self.proto = proto
+        self.sizes = sizes or {}
         self.nodes = tuple(Node(index, node) for index, node in enumerate(proto.graph.node))
         initializers = {t.name for t in proto.graph.initializer}
         initializers |= {t.values.name for t in proto.graph.sparse_initializer}

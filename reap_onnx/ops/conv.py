@@ -102,7 +102,7 @@ def conv(node: Node, trace: Trace) -> None:
     groups, count = node.attributes.get("group", 1), trace.shape(node.outputs[0])[1]
     whole = groups > 1 and groups >= len(channels) // groups
     if whole:
-        _tie_blocks(trace, channels, groups)
+        trace.tie_blocks(channels, groups, node)
         features = np.repeat(trace.channels.roots(channels).reshape(groups, -1)[:, 0], count // groups)
     else:
         trace.channels.tie(channels.reshape(groups, -1), channels.reshape(groups, -1)[:1])
@@ -124,13 +124,6 @@ def conv(node: Node, trace: Trace) -> None:
         Layer(node, data, node.outputs[0], Slot(node.index, 1), bias, channels, features, float(uses), geometry)
     )
     trace.put(node.outputs[0], on_axis(features, 1, len(trace.shape(node.outputs[0]))))
-
-
-def _tie_blocks(trace: Trace, channels: Labels, groups: int) -> None:
-    """Channels of one group become one; a group with a channel that is none at all stays."""
-    blocks = channels.reshape(groups, -1)
-    trace.channels.tie(blocks, blocks.max(1, keepdims=True))
-    trace.channels.freeze(blocks[(blocks == 0).any(1)], "they share a group of a convolution with plain values")
 
 
 def _freeze_mixed(trace: Trace, alike: Labels, node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,33 +55,35 @@ def join(node: Node, trace: Trace) -> None:
         trace.freeze(node, "it broadcasts as before opset 7")
         return
     rank = len(trace.shape(node.outputs[0]))
-    joined = np.zeros((1,) * rank, np.int64)
-    carried: list[Labels] = []
-    for name in node.inputs:
-        labels = trace.labelled(name)
-        if labels is not None:
-            carried.append(labels.reshape((1,) * (rank - labels.ndim) + labels.shape))
-            trace.channels.tie(joined, carried[-1])
-            joined = np.where(joined > 0, joined, carried[-1])
-    if not carried:
+    found = [labels for name in node.inputs if (labels := trace.labelled(name)) is not None]
+    if not found:
         return
+    joined = meet(node, trace, [labels.reshape((1,) * (rank - labels.ndim) + labels.shape) for labels in found])
+    trace.put(node.outputs[0], joined)
+    for position, name in enumerate(node.inputs):
+        if trace.labelled(name) is None:
+            _meet_other(node, trace, position, joined)
+
+
+def meet(node: Node, trace: Trace, carried: Sequence[Labels]) -> Labels:
+    """Labels of one rank broadcast together: channels that meet are one; one that meets none stays."""
+    joined = np.zeros((1,) * carried[0].ndim, np.int64)
+    for labels in carried:
+        trace.channels.tie(joined, labels)
+        joined = np.where(joined > 0, joined, labels)
     for labels in carried:
         alone = np.where((labels == 0) & (joined > 0), joined, 0)
         trace.channels.freeze(alone, f"{node.op} {node.name} joins them with values that carry no channels")
-    joined = trace.channels.compact(joined)
-    for position, name in enumerate(node.inputs):
-        if trace.labelled(name) is None:
-            _meet(node, trace, position, joined)
-    trace.put(node.outputs[0], joined)
+    return trace.channels.compact(joined)
 
 
-def _meet(node: Node, trace: Trace, position: int, joined: Labels) -> None:
+def _meet_other(node: Node, trace: Trace, position: int, joined: Labels) -> None:
     """An input without channels meets those of the other inputs."""
     name = node.inputs[position]
     shape = (1,) * (joined.ndim - len(trace.shape(name))) + trace.shape(name)
     if all(shape[axis] == 1 for axis in varying(joined)):
         return
-    if trace.constant(name) is None or len(varying(joined)) > 1:
+    if trace.constant(name) is None:
         trace.channels.freeze(joined, f"{node.op} {node.name} joins them with {name}, which carries no channels")
     else:
-        trace.cut_like(Slot(node.index, position), joined)
+        trace.cut_like(Slot(node.index, position), node.outputs[0])

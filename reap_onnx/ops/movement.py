@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reap_onnx.graph.channels import Labels, varying
+from reap_onnx.graph.channels import Labels, on_axis, varying
 from reap_onnx.graph.movement import run_movement
+from reap_onnx.graph.sizes import Axis
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import rule
 
@@ -51,10 +52,7 @@ def reshape(node: Node, trace: Trace) -> None:
     if sizes is None or not copies:
         return
     for axis in np.flatnonzero(sizes == 0).tolist():
-        before, after = trace.along(node.inputs[0], axis), trace.along(node.outputs[0], axis)
-        if not trace.channels.alike(before, after):
-            for labels in (before, after):
-                trace.channels.freeze(labels, f"Reshape {node.name} copies the size of an axis that holds others")
+        trace.same_size(Axis(node.inputs[0], axis), Axis(node.outputs[0], axis))
 
 
 @rule("Expand", limits="sizes constant or followed")
@@ -111,8 +109,8 @@ def _rewrite_slice(node: Node, surgeon: Surgeon) -> None:
         if surgeon.trace.network.opset < 10:
             surgeon.set_attribute(node, name, numbers)
         else:
-            like = surgeon.trace.network.constants[node.inputs[position]]
-            surgeon.replace(Slot(node.index, position), np.array(numbers, like.dtype))
+            dtype = surgeon.trace.network.dtypes[node.inputs[position]]
+            surgeon.replace(Slot(node.index, position), np.array(numbers, dtype))
 
 
 @rule("Slice", rewrite=_rewrite_slice, limits="constant bounds and step 1 along channels")
@@ -122,11 +120,12 @@ def cut_out(node: Node, trace: Trace) -> None:
     if labels is None:
         return
     known = all(trace.network.known(name) is not None for name in node.inputs[1:] if name)
-    along = [bound for axis, bound in _bounds(node, trace) if axis in varying(labels)] if known else []
-    cuts = any(bound.indices(labels.size) != (0, labels.size, 1) for bound in along)
+    along = [(axis, bound) for axis, bound in _bounds(node, trace) if axis in varying(labels)] if known else []
+    sizes = labels.shape
+    cuts = any(bound.indices(sizes[axis]) != (0, sizes[axis], 1) for axis, bound in along)
     if not known or (cuts and not _is_constant(node, trace)):
         trace.freeze(node, "its bounds are computed")
-    elif any(bound.step != 1 for bound in along):
+    elif any(bound.step != 1 for _, bound in along):
         trace.freeze(node, "it takes every n-th channel, or turns their order")
     else:
         _move(node, trace)
@@ -155,7 +154,8 @@ def _rewrite_gather(node: Node, surgeon: Surgeon) -> None:
     if surgeon.unchanged(node.inputs[0], axis):
         return
     mask = surgeon.mask(node.inputs[0], axis)
-    indices = surgeon.trace.network.constants[node.inputs[1]]
+    indices = surgeon.trace.constant(node.inputs[1])
+    assert indices is not None
     places = indices % len(mask)
     moved = (np.cumsum(mask) - 1)[places]
     surgeon.replace(Slot(node.index, 1), np.asarray(moved if indices.ndim == 0 else moved[mask[places]], indices.dtype))
@@ -174,9 +174,23 @@ def gather(node: Node, trace: Trace) -> None:
     elif indices is None or indices.ndim > 1:
         trace.freeze(node, "its indices are not a constant list")
     else:
-        _move(node, trace)
-        if indices.ndim == 0:
+        others = [a for a in range(labels.ndim) if a != axis]
+        if indices.ndim == 0 and trace.confined(node.inputs[0], others) is None:
             trace.channels.freeze(labels.reshape(-1)[int(indices)], f"Gather {node.name} takes this one channel")
+        _move(node, trace)
+
+
+@rule("GatherND", limits="constant indices; frozen along the axes that they name")
+def gather_nd(node: Node, trace: Trace) -> None:
+    """Channels on axes behind those that the indices name pass."""
+    first = node.attributes.get("batch_dims", 0) + trace.shape(node.inputs[1])[-1]
+    rank = len(trace.shape(node.inputs[0]))
+    if node.inputs[0] in trace.labels and trace.confined(node.inputs[0], range(first, rank)) is None:
+        trace.freeze(node, "it picks among channels")
+    elif trace.constant(node.inputs[1]) is None or node.attributes.get("batch_dims", 0):
+        trace.freeze(node, "its indices are computed")
+    else:
+        _move(node, trace)
 
 
 def _rewrite_pad(node: Node, surgeon: Surgeon) -> None:
@@ -216,7 +230,7 @@ def pad(node: Node, trace: Trace) -> None:
         trace.freeze(node, f"it pads channels in mode {mode.decode()}")
     else:
         for axis, begin, end in along:
-            labels = _padded(labels, axis, begin, end, trace)
+            labels = _padded(on_axis(trace.along(node.inputs[0], axis), axis, labels.ndim), axis, begin, end, trace)
         trace.put(node.outputs[0], labels)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reap_onnx.graph.channels import varying
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import rule
 
 if TYPE_CHECKING:
+    from reap_onnx.graph.surgery import Surgeon
     from reap_onnx.graph.trace import Trace
 
 
@@ -26,6 +26,25 @@ def per_channel(node: Node, trace: Trace) -> None:
         for position in range(1, len(node.inputs)):
             trace.cut(Slot(node.index, position), {0: vector})
         trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
+
+
+def _rewrite_groups(node: Node, surgeon: Surgeon) -> None:
+    left = surgeon.mask(node.inputs[0], 1)
+    surgeon.set_attribute(node, "num_groups", int(left.sum()) * node.attributes["num_groups"] // len(left))
+
+
+@rule("GroupNormalization", rewrite=_rewrite_groups, limits="constant parameters; groups go whole")
+def per_group(node: Node, trace: Trace) -> None:
+    """Axis 1 is normalised group by group: channels of one group come and go together."""
+    vector, groups = trace.vector(node.inputs[0], 1), node.attributes["num_groups"]
+    if vector is None or any(trace.constant(name) is None for name in node.inputs[1:]):
+        trace.freeze(node, "its channels are not on axis 1" if vector is None else "its parameters are computed")
+        return
+    trace.tie_blocks(vector, groups, node)
+    for position in (1, 2):
+        size = trace.shape(node.inputs[position])[0]
+        trace.cut(Slot(node.index, position), {0: vector.reshape(size, -1)[:, 0]})
+    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 
 @rule(
@@ -46,7 +65,9 @@ def over_axes(node: Node, trace: Trace) -> None:
     old_softmax = node.op in ("Softmax", "LogSoftmax", "Hardmax") and trace.network.opset < 13
     axis = node.attributes.get("axis", 1 if old_softmax else -1) % rank
     several = old_softmax or node.op in ("LayerNormalization", "RMSNormalization")
-    if any(a in varying(labels) for a in (range(axis, rank) if several else (axis,))):
+    over = range(axis, rank) if several else (axis,)
+    labels = trace.confined(node.inputs[0], [a for a in range(rank) if a not in over])
+    if labels is None:
         trace.freeze(node, "it normalises over channels")
     else:
         trace.put(node.outputs[0], labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reap_onnx.graph.channels import varying
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import rule
 
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
 )
 def pool(node: Node, trace: Trace) -> None:
     """Windows over space, channel by channel."""
-    labels = trace.labelled(node.inputs[0])
+    labels = trace.confined(node.inputs[0], (0, 1))
     if labels is None:
-        return
-    if any(axis > 1 for axis in varying(labels)):
         trace.freeze(node, "channels lie on an axis that it pools over")
     else:
         trace.put(node.outputs[0], labels)
@@ -36,10 +33,8 @@ def pool(node: Node, trace: Trace) -> None:
 def resize(node: Node, trace: Trace) -> None:
     """Space is resampled; the entry of ``sizes`` for the channels is rewritten."""
     before, after = trace.shape(node.inputs[0]), trace.shape(node.outputs[0])
-    labels = trace.labelled(node.inputs[0])
+    labels = trace.confined(node.inputs[0], [axis for axis in range(len(before)) if before[axis] == after[axis]])
     if labels is None:
-        return
-    if any(before[axis] != after[axis] for axis in varying(labels)):
         trace.freeze(node, "it resizes the axis of channels")
         return
     if node.attributes.get("coordinate_transformation_mode", b"") == b"tf_crop_and_resize":

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reap_onnx.graph.channels import varying
 from reap_onnx.model.network import Node
 from reap_onnx.ops.registry import rule
 
@@ -28,10 +27,8 @@ def reduce(node: Node, trace: Trace) -> None:
     axes = _axes(node, trace, labels.ndim)
     if axes is None:
         trace.freeze(node, "its axes are computed")
-    elif any(axis in axes for axis in varying(labels)):
-        trace.freeze(node, "it reduces over channels")
     else:
-        trace.put(node.outputs[0], labels if node.attributes.get("keepdims", 1) else labels.squeeze(axes))
+        _pass_beside(node, trace, axes, "it reduces over channels")
 
 
 @rule("ArgMax", "ArgMin", limits="frozen over the axis of channels")
@@ -40,11 +37,17 @@ def arg_reduce(node: Node, trace: Trace) -> None:
     labels = trace.labelled(node.inputs[0])
     if labels is None:
         return
-    axis = node.attributes.get("axis", 0) % labels.ndim
-    if axis in varying(labels):
-        trace.freeze(node, "its index counts channels")
+    _pass_beside(node, trace, (node.attributes.get("axis", 0) % labels.ndim,), "its index counts channels")
+
+
+def _pass_beside(node: Node, trace: Trace, axes: tuple[int, ...], why: str) -> None:
+    """Channels on other axes than those that are reduced pass."""
+    rank = len(trace.shape(node.inputs[0]))
+    labels = trace.confined(node.inputs[0], [axis for axis in range(rank) if axis not in axes])
+    if labels is None:
+        trace.freeze(node, why)
     else:
-        trace.put(node.outputs[0], labels if node.attributes.get("keepdims", 1) else labels.squeeze(axis))
+        trace.put(node.outputs[0], labels if node.attributes.get("keepdims", 1) else labels.squeeze(axes))
 
 
 def _axes(node: Node, trace: Trace, rank: int) -> tuple[int, ...] | None:

@@ -47,6 +47,7 @@ class Rule:
 
 
 _RULES: dict[str, Rule] = {}
+_LEFT_ALONE: dict[str, str] = {}
 
 
 def rule(
@@ -66,6 +67,16 @@ def rule(
         return propagate
 
     return register
+
+
+def leave_alone(*ops: str, why: str) -> None:
+    """Say why channels that ``ops`` read are frozen, instead of a rule."""
+    _LEFT_ALONE.update(dict.fromkeys(ops, why))
+
+
+def left_alone() -> dict[str, str]:
+    """Operators that are left alone, and why."""
+    return dict(_LEFT_ALONE)
 
 
 def find_rule(op: str) -> Rule | None:

@@ -130,6 +130,34 @@ def probe(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, Any
     return values
 
 
+def probe_sizes(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Outputs of all Shape nodes when every open size of the inputs is twice as large as in ``feeds``.
+
+    Where the model does not run so, its batch alone is doubled; empty where it does not run so either.
+    """
+    names = [name for node in model.graph.node if node.op_type == "Shape" for name in node.output]
+    if not names:
+        return {}
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    del exposed.graph.output[:]
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = Session(exposed, optimize=False)
+    for most in (None, 1):
+        try:
+            return session.run({spec.name: _doubled(feeds[spec.name], spec, most) for spec in session.inputs})
+        except ModelError:
+            continue
+    return {}
+
+
+def _doubled(array: np.ndarray, spec: InputSpec, most: int | None) -> np.ndarray:
+    """Twice as large along the open ones among the first ``most`` axes."""
+    for axis in [axis for axis, size in enumerate(spec.shape[:most]) if size is None]:
+        array = np.concatenate([array, array], axis)
+    return array
+
+
 def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
     values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)

@@ -145,12 +145,31 @@ def single_channel(net: Net) -> str:
     return net.conv(h, 1, 4)
 
 
-@EXAMPLES.add(frozen=["weight shared is shared by first, second"])
+@EXAMPLES.add(6)
 def shared_weight(net: Net) -> str:
     h = stem(net)
     weight = net.constant(net.noise(6, 6, 1, 1), "shared")
     h = net.op("Conv", h, weight, name="first")
-    return net.op("Conv", net.op("Relu", h), weight, name="second")
+    return head(net, net.op("Conv", net.op("Relu", h), weight, name="second"))
+
+
+@EXAMPLES.add(6, 5)
+def shared_head(net: Net) -> list[str]:
+    """Two levels read by one head: weight and bias are cut alike, and stay shared."""
+    fine = stem(net)
+    coarse = net.conv(net.op("Relu", fine), 6, 6, 3, 3, strides=[2, 2], pads=[1, 1, 1, 1])
+    weight, bias = net.constant(net.noise(5, 6, 3, 3), "weight"), net.constant(net.noise(5), "bias")
+    levels = [net.op("Relu", net.op("Conv", h, weight, bias, pads=[1, 1, 1, 1])) for h in (fine, coarse)]
+    return [head(net, h, 5, name=f"head of {h}") for h in levels]
+
+
+@EXAMPLES.add(frozen=["weight shared is shared by first, second"])
+def shared_weight_transposed(net: Net) -> str:
+    """Two layers make different matrices of one weight."""
+    h = net.linear(net.input("N", 4), 4, 6)
+    weight = net.constant(net.noise(6, 6), "shared")
+    h = net.op("Gemm", h, weight, name="first")
+    return net.linear(net.op("Gemm", net.op("Relu", h), weight, transB=1, name="second"), 6, 3)
 
 
 @EXAMPLES.add(6, 6)

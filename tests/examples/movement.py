@@ -151,7 +151,21 @@ def torn_apart(net: Net) -> str:
     return net.linear(net.op("Reshape", h, [2, 5]), 5, 3)
 
 
-@EXAMPLES.add(frozen=["copies the size of an axis that holds others"])
+@EXAMPLES.add(6)
+def gather_nd(net: Net) -> str:
+    """Rows of an image that is turned to H x W x N x C."""
+    h = net.op("Transpose", stem(net), perm=[2, 3, 0, 1])
+    h = net.op("GatherND", h, np.array([[[0, 1], [2, 2]], [[5, 1], [7, 7]]]))
+    return head(net, net.op("Transpose", h, perm=[2, 3, 0, 1]))
+
+
+@EXAMPLES.add(frozen=["it picks among channels"])
+def gather_nd_among_channels(net: Net) -> str:
+    h = net.op("Transpose", stem(net), perm=[1, 0, 2, 3])
+    return net.op("Relu", net.op("GatherND", h, np.array([[0], [5]])))
+
+
+@EXAMPLES.add(frozen=["has a size that never changes"])
 def size_copied_from_others(net: Net) -> str:
     """The middle axis keeps its size by 0, but holds channels that it did not hold before."""
     h = net.op("Transpose", net.linear(net.input(6, 5), 5, 6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from examples.net import Examples, Net, head, stem
 
@@ -55,14 +56,27 @@ def instance_elsewhere(net: Net) -> str:
     return net.op("InstanceNormalization", h, net.noise(8), net.noise(8))
 
 
-@EXAMPLES.add(4, frozen=["its channels are not on axis 1"])
+@EXAMPLES.add(4, 2)
 def groups(net: Net) -> str:
-    """GroupNormalization as exporters write it: where there are as many groups as channels in one, groups go whole."""
+    """GroupNormalization as exporters write it: groups go whole."""
 
     def normalise(h: str, groups: int) -> str:
         flat = net.op("Reshape", h, [0, groups, -1])
         flat = net.op("InstanceNormalization", flat, net.noise(groups), net.noise(groups))
         return net.op("Mul", net.op("Reshape", flat, net.op("Shape", h)), net.noise(8, 1, 1))
+
+    return head(net, normalise(net.conv(normalise(stem(net, 8), 4), 8, 8), 2), 8)
+
+
+@EXAMPLES.add(4, 2, opset=21, ir=10)
+def group_operator(net: Net) -> str:
+    """Groups go whole, with their parameters."""
+
+    def normalise(h: str, groups: int) -> str:
+        made = net.op("GroupNormalization", h, 1 + net.noise(8), net.noise(8), num_groups=groups)
+        declared = onnx.helper.make_tensor_value_info(made, onnx.TensorProto.FLOAT, ["N", 8, 8, 8])
+        net.graph.value_info.append(declared)  # which onnx does not infer
+        return made
 
     return head(net, normalise(net.conv(normalise(stem(net, 8), 4), 8, 8), 2), 8)
 

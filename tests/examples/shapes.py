@@ -13,6 +13,10 @@ from examples.net import Examples, Net, head, stem
 EXAMPLES = Examples()
 
 
+def stem_of_any_size(net: Net) -> str:
+    return net.conv(net.input("N", 3, "H", "W"), 3, 6, 3, 3, pads=[1, 1, 1, 1], name="stem")
+
+
 def _size(net: Net, h: str, axis: int) -> str:
     """One size of a tensor, as a list of one."""
     return net.op("Unsqueeze", net.op("Gather", net.op("Shape", h), np.array(axis)), [0])
@@ -84,7 +88,7 @@ def one_number_for_two_widths(net: Net) -> list[str]:
     return [head(net, net.op("Reshape", h, shape), name=f"head of {h}") for h in flats]
 
 
-@EXAMPLES.add(frozen=["computes with the number of channels"])
+@EXAMPLES.add(6)
 def number_computed_with(net: Net) -> str:
     """One number is a size here and a factor there."""
     h = net.op("GlobalAveragePool", stem(net))
@@ -94,9 +98,9 @@ def number_computed_with(net: Net) -> str:
     return head(net, net.op("Mul", net.op("Reshape", net.op("Flatten", h), shape), factor))
 
 
-@EXAMPLES.add(frozen=["computes with the number of channels"])
+@EXAMPLES.add(6)
 def mean_by_hand(net: Net) -> str:
-    """A sum divided by how many there are."""
+    """A sum divided by how many there were."""
     h = stem(net)
     count = net.op("Cast", net.op("Mul", _size(net, h, 1), [2]), to=TensorProto.FLOAT)
     return head(net, net.op("Div", h, count))
@@ -108,12 +112,60 @@ def size_of_all(net: Net) -> str:
     return head(net, net.op("Div", h, net.op("Cast", net.op("Size", h), to=TensorProto.FLOAT)))
 
 
-@EXAMPLES.add(frozen=["its bounds are computed"])
+@EXAMPLES.add(3, 3)
 def half_of_the_width(net: Net) -> str:
-    """A bound of a Slice that is computed from the width."""
+    """torch's chunk: a bound of a Slice that is computed from the width."""
     h = stem(net)
-    half = net.op("Div", _size(net, h, 1), [2])
+    half = net.op("Div", net.op("Add", _size(net, h, 1), [1]), [2])
     return net.op("Add", *(net.conv(net.op("Slice", h, *b, [1]), 3, 4) for b in (([0], half), (half, [6]))))
+
+
+@EXAMPLES.add(3, 3)
+def slice_up_to_the_width(net: Net) -> str:
+    h = stem(net)
+    return net.op("Add", net.conv(net.op("Slice", h, [3], _size(net, h, 1), [1]), 3, 4), net.conv(h, 6, 4))
+
+
+@EXAMPLES.add(3, 3)
+def shuffle_by_halves(net: Net) -> str:
+    """A channel shuffle whose two halves are computed, on space of any size."""
+    h = net.conv(stem_of_any_size(net), 6, 6, group=2)
+    n, c, y, x = (net.op("Gather", net.op("Shape", h), np.array(axis)) for axis in range(4))
+    half = net.op("Cast", net.op("Div", c, np.array(2)), to=TensorProto.INT64)
+    n, c, y, x, half = (net.op("Unsqueeze", size, [0]) for size in (n, c, y, x, half))
+    h = net.op("Reshape", h, net.op("Concat", n, [2], half, y, x, axis=0))
+    h = net.op("Reshape", net.op("Transpose", h, perm=[0, 2, 1, 3, 4]), net.op("Concat", n, c, y, x, axis=0))
+    return net.op("GlobalMaxPool", head(net, net.op("Relu", h)))
+
+
+@EXAMPLES.add(frozen=["computes with the number of channels"])
+def size_that_varies(net: Net) -> str:
+    """What is computed from a width of maps of any size is no constant."""
+    h = net.op("Relu", stem_of_any_size(net))
+    flat = net.op("Flatten", h)
+    count = net.op("Cast", net.op("Mul", _size(net, flat, 1), [2]), to=TensorProto.FLOAT)
+    return net.op("GlobalMaxPool", head(net, net.op("Div", h, count)))
+
+
+@EXAMPLES.add(3)
+def heads_times_batch(net: Net) -> str:
+    """Heads folded into the batch by a size that is computed: so many for each sample."""
+    x = net.op("Transpose", net.input("N", 5, 4), perm=[1, 0, 2])
+    tokens, batch = (net.op("Gather", net.op("Shape", x), np.array(axis)) for axis in (0, 1))
+    size = net.op(
+        "Div", net.op("Gather", net.op("Shape", net.op("MatMul", x, net.noise(4, 6))), np.array(2)), np.array(3)
+    )
+    folded = [net.op("Unsqueeze", part, [0]) for part in (tokens, net.op("Mul", batch, np.array(3)), size)]
+    parts = []
+    for _ in range(3):
+        h = net.op("Reshape", net.op("MatMul", x, net.noise(4, 6)), net.op("Concat", *folded, axis=0))
+        parts.append(net.op("Transpose", h, perm=[1, 0, 2]))
+    q, k, v = parts
+    scale = net.op("Sqrt", net.op("Cast", net.op("Slice", net.op("Shape", q), [-1], [9]), to=TensorProto.FLOAT))
+    scores = net.op("MatMul", net.op("Div", q, scale), net.op("Transpose", k, perm=[0, 2, 1]))
+    mixed = net.op("Transpose", net.op("MatMul", net.op("Softmax", scores), v), perm=[1, 0, 2])
+    width = net.op("Concat", net.op("Unsqueeze", tokens, [0]), net.op("Unsqueeze", batch, [0]), [6], axis=0)
+    return net.op("MatMul", net.op("Reshape", mixed, width), net.noise(6, 3))
 
 
 @EXAMPLES.add(frozen=["computes with the number of channels"])
@@ -306,12 +358,7 @@ def top_k(net: Net) -> list[str]:
     return [values, places]
 
 
-@EXAMPLES.add(frozen=["Einsum mix: no rule"])
-def einsum(net: Net) -> str:
-    return net.op("Einsum", stem(net), net.noise(6, 4), equation="nchw,cd->ndhw", name="mix")
-
-
-@EXAMPLES.add(frozen=["LSTM memory: no rule"])
+@EXAMPLES.add(frozen=["LSTM memory: recurrent cells are left alone"])
 def recurrent(net: Net) -> str:
     h = net.op("MatMul", net.input(5, 1, 4), net.noise(4, 6))
     return net.ops("LSTM", h, net.noise(1, 12, 6), net.noise(1, 12, 3), outputs=3, hidden_size=3, name="memory")[0]

@@ -16,6 +16,7 @@ from reap_onnx.graph.trace import Trace
 from wiring import prove_cut, read
 
 Shape = tuple[int, int, int]  # channels, height, width
+_PERMS = ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3])  # of queries, keys and values
 
 
 @dataclass
@@ -63,6 +64,33 @@ class Growth:
         after = self.random.randint(2, 7)
         rows = self.net.op("MatMul", self.net.op("Transpose", h, perm=[0, 2, 3, 1]), self.net.noise(c, after))
         self.keep(self.net.op("Transpose", rows, perm=[0, 3, 1, 2]), (after, y, x))
+
+    def grow_attention(self, h: str, c: int, y: int, x: int) -> None:
+        """Heads of a size that is computed from the width."""
+        net, heads = self.net, self.divisor(c)
+        tokens = net.op("Transpose", net.op("Reshape", h, [0, 0, -1]), perm=[0, 2, 1])
+        size = net.op("Div", net.op("Slice", net.op("Shape", tokens), [2], [3]), [heads])
+        shape = net.op("Concat", net.op("Slice", net.op("Shape", tokens), [0], [2]), [heads], size, axis=0)
+        parts = [net.op("Reshape", net.op("MatMul", tokens, net.noise(c, c)), shape) for _ in range(3)]
+        q, k, v = (net.op("Transpose", part, perm=perm) for part, perm in zip(parts, _PERMS, strict=True))
+        mixed = net.op("MatMul", net.op("Softmax", net.op("MatMul", q, k)), v)
+        mixed = net.op("Reshape", net.op("Transpose", mixed, perm=[0, 2, 1, 3]), net.op("Shape", tokens))
+        out = net.op("Transpose", net.op("MatMul", mixed, net.noise(c, c)), perm=[0, 2, 1])
+        self.keep(net.op("Reshape", out, [0, c, y, x]), (c, y, x))
+
+    def grow_chunk(self, h: str, c: int, y: int, x: int) -> None:
+        """Halves whose bounds are computed from the width."""
+        if c > 1:
+            width = self.net.op("Slice", self.net.op("Shape", h), [1], [2])
+            half = self.net.op("Div", self.net.op("Add", width, [1]), [2])
+            self.keep(self.net.op("Slice", h, [0], half, [1]), ((c + 1) // 2, y, x))
+            self.keep(self.net.op("Slice", h, half, width, [1]), (c // 2, y, x))
+
+    def grow_shared(self, h: str, c: int, y: int, x: int) -> None:
+        """One weight for two tensors."""
+        weight = self.net.constant(self.net.noise(5, c, 1, 1))
+        for name in {h: None, self.partner(h): None}:
+            self.keep(self.net.op("Conv", name, weight), (5, y, x))
 
     def grow_gate(self, h: str, c: int, y: int, x: int) -> None:
         pooled = self.net.op("ReduceMean", h, axes=[2, 3], keepdims=0)

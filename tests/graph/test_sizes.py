@@ -23,6 +23,7 @@ def test_pruned_equals_masked(example: Example) -> None:
 def test_where_numbers_come_from() -> None:
     """[batch, 6, rows * 2, -1]: an axis, an element of a constant, a product, and what adapts by itself."""
     net = Net()
+    net.input("N", 3, "H", "W")
     h = stem(net)
     batch, rows = (net.op("Slice", net.op("Shape", h), [axis], [axis + 1]) for axis in (0, 2))
     sizes = net.op("Concat", batch, [6], net.op("Mul", rows, [2]), [-1], axis=0)

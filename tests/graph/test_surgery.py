@@ -9,7 +9,8 @@ from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
-from wiring import cut, pruned, read
+from reap_onnx.runtime.session import Session
+from wiring import cut, pruned, random_feeds, read
 
 
 def trace_of(model: onnx.ModelProto) -> Trace:
@@ -121,6 +122,26 @@ def test_declared_shapes_are_mended() -> None:
         "head_out": ["N", 4, 8, 8],
         weight.name: [3, 2, 1, 1],
     }
+
+
+def test_symbols_are_not_kept_for_sizes_that_shrink() -> None:
+    """Two tensors whose sizes are both called 3*batch lose different heads."""
+    net = Net()
+    x, h = net.input(1, 5, 4), ""
+    for _ in range(2):
+        tokens = net.op("MatMul", h or x, net.noise(6 if h else 4, 6))
+        folded = net.op("Relu", net.op("Transpose", net.op("Reshape", tokens, [5, 3, 2]), perm=[1, 0, 2]))
+        h = net.op("Reshape", net.op("Transpose", folded, perm=[1, 0, 2]), [1, 5, 6])
+    model = net.model(net.op("MatMul", h, net.noise(6, 3)))
+    for info in model.graph.value_info:
+        dims = info.type.tensor_type.shape.dim
+        if [dim.dim_value for dim in dims] == [3, 5, 2]:
+            dims[0].dim_param = "3*batch"
+    trace = trace_of(model)
+    first, second = (group for group in find_groups(trace) if not group.frozen)
+    after = pruned(trace, np.concatenate([first.units[:1], second.units[:2]]))
+    assert not any(dim.dim_param for info in after.graph.value_info for dim in info.type.tensor_type.shape.dim)
+    Session(after).run(random_feeds(after))
 
 
 def test_declarations_of_what_nobody_reads_go() -> None:

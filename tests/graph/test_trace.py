@@ -48,19 +48,23 @@ def test_patterns_freeze_makers_by_name_or_output() -> None:
     assert reasons["Conv_2"] == "--freeze Conv_?_out"
 
 
-def test_labels_vary_along_one_axis_only() -> None:
+def test_labels_are_confined_to_axes() -> None:
     """Ties make a box of what is cut; lines that hold plain values too are none."""
     net = Net()
     trace = Trace(read(net.model(head(net, stem(net)))))
     labels = trace.channels.fresh(6).reshape(2, 3)
     trace.put("boxed", labels)
-    boxed = trace.labelled("boxed")
+    whole = trace.confined("boxed", (0, 1))
+    assert whole is not None
+    assert whole.shape == (2, 3)
+    boxed = trace.confined("boxed", (1,))
     assert boxed is not None
     assert boxed.shape == (1, 3)
+    assert trace.confined("boxed", (0,)) is None
     mixed = trace.channels.fresh(6).reshape(3, 2)
     mixed[1, 0] = 0
     trace.put("mixed", mixed)
-    kept = trace.labelled("mixed")
+    kept = trace.confined("mixed", (0,))
     assert kept is not None
     assert kept.shape == (3, 1)
     assert (kept[:, 0] > 0).tolist() == [True, False, True]

@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from examples.conv import EXAMPLES
 from nets import images, residual_net
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.couple import find_couple
 from reap_onnx.graph.groups import find_groups
+from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import layers_to_refit, refitted
@@ -16,6 +18,7 @@ from reap_onnx.model.edit import with_constants
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
+from reap_onnx.runtime.verify import masked_weights
 from wiring import read
 
 OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16)
@@ -88,3 +91,32 @@ def test_the_same_seed_gives_the_same_weights(measured):
     np.testing.assert_array_equal(first[0], second[0])
     assert first[1].keys() == second[1].keys()
     assert all(np.array_equal(first[1][slot], second[1][slot]) for slot in first[1])
+
+
+def test_a_shared_weight_is_refitted_as_one():
+    """Both levels get the weight that fits their rows together, better than none and than that of one level."""
+    example = next(example for example in EXAMPLES if example.name == "shared_head")
+    model = example.model()
+    trace = Trace(read(model))
+    groups = [group for group in find_groups(trace) if not group.frozen]
+    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)}
+    dataset = Dataset({"x": np.random.default_rng(3).standard_normal((60, 3, 8, 8)).astype(np.float32)})
+    statistics = normals(collect_dense(trace.network, list(taps.values()), dataset, batch=20, rows=ROWS, seed=0))
+    paths = error_paths(trace, groups, taps, statistics)[:1]
+    removed, weights = reconstruct(trace, paths, [3], taps, dataset, OPTIONS, ROWS)
+    first, second = (layer for layer in paths[0].group.readers if len(trace.sharers(layer)) == 2)
+    np.testing.assert_array_equal(weights[first.weight], weights[second.weight])
+    after = Surgeon(trace, removed, weights).operate()
+    names = [node.input[1:] for node in after.graph.node]
+    assert names[first.node.index] == names[second.node.index]
+    alone = refitted(trace, taps[first.node.index], statistics[first.node.index], removed)
+    alone = weights | alone | {second.weight: alone[first.weight], second.bias: alone[first.bias]}
+    errors = [_level_errors(trace, new, dataset).sum() for new in (weights, alone, masked_weights(trace, removed))]
+    assert errors[0] < errors[1] < errors[2]
+
+
+def _level_errors(trace, weights, dataset):
+    """Squared error of each output."""
+    before = Session(trace.network.proto).run(dataset.inputs)
+    after = Session(with_constants(trace.network, weights)).run(dataset.inputs)
+    return np.array([((after[name] - before[name]) ** 2).sum() for name in before])

@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from examples.net import Net, head, stem
 from examples.shapes import EXAMPLES
 from reap_onnx.errors import ModelError, UsageError
-from reap_onnx.runtime.session import Session, find_providers, probe
+from reap_onnx.runtime.session import Session, find_providers, probe, probe_sizes
 from wiring import random_feeds
 
 BY_NAME = {example.name: example for example in EXAMPLES}
@@ -76,6 +76,21 @@ def test_a_probe_has_every_tensor() -> None:
     assert np.array_equal(np.maximum(values["stem_out"], 0), values["Relu_1_out"])
     assert np.array_equal(values["x"], feeds["x"])
     assert [output.name for output in model.graph.output] == ["head_out"], "the model is left alone"
+
+
+def test_sizes_of_larger_inputs() -> None:
+    """Open sizes are doubled, all of them or the batch alone, whatever the model runs with."""
+    net = Net()
+    h = net.op("Relu", net.input("N", 3, "H", 8))
+    net.op("Shape", h)
+    flexible = net.model(h)
+    feeds = random_feeds(flexible)
+    assert probe_sizes(flexible, feeds)["Shape_1_out"].tolist() == [2, 3, 16, 8]
+    fixed = net.model(net.op("Add", h, net.noise(8, 1)))
+    assert probe_sizes(fixed, feeds)["Shape_1_out"].tolist() == [2, 3, 8, 8]
+    single = net.model(net.op("Add", net.op("Reshape", h, [1, 3, 8, 8]), 1.0))
+    assert probe_sizes(single, feeds) == {}
+    assert probe_sizes(small(), random_feeds(small())) == {}
 
 
 def test_a_probe_of_bodies_and_shapes() -> None:
