@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from reap_onnx.graph.balance import Blocks, balance
 from reap_onnx.graph.channels import Channels, Labels, varying
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.sizes import Axis, Number, Sizes
@@ -23,13 +24,14 @@ class Trace:
     3. Numbers of shape arithmetic are settled: channels counted by one number come and go together, channels
        counted by a number that something computes with are frozen.
     4. Channels of layers that share a weight are frozen.
+    5. Blocks that must lose equally many channels are balanced.
 
     Attributes
     ----------
     labels
         Labels of each tensor that carries channels (see ``reap_onnx.graph.channels``); they vary along one axis.
     cuts
-        For each constant input that shrinks with its channels: axis -> labels along it.
+        For each constant input that shrinks with its channels: axis -> labels along it (see ``cut``).
     layers
         Layers in the order of the graph.
     sizes
@@ -47,6 +49,7 @@ class Trace:
         self.sizes = Sizes(network)
         self.matched: dict[str, int] = dict.fromkeys(freeze, 0)
         self._claimed: set[Slot] = set()
+        self._blocks: list[Blocks] = []
         for node in network.nodes:
             self._visit(node)
         for name in network.outputs:
@@ -56,6 +59,7 @@ class Trace:
         for number in self.sizes.numbers():
             self._settle(number)
         self._freeze_shared()
+        balance(self.channels, self._blocks)
 
     # -- what rules ask ------------------------------------------------------------------------
 
@@ -106,7 +110,10 @@ class Trace:
             self.labels[tensor] = labels
 
     def cut(self, slot: Slot, labels: dict[int, Labels]) -> None:
-        """Say that a constant input shrinks with its channels: axis -> labels along it."""
+        """Say that a constant input shrinks with its channels: axis -> labels along it.
+
+        Labels (blocks, size) cut every block of axis 0 by a row of its own; all rows must lose equally many.
+        """
         self.cuts[slot] = labels
 
     def cut_like(self, slot: Slot, labels: Labels) -> None:
@@ -124,6 +131,10 @@ class Trace:
         for index, axis in enumerate(axes):
             if values is None or int(values.flat[index]) not in adapting:
                 self.sizes.claim(slot, index, Axis(tensor, axis))
+
+    def balance(self, blocks: Labels, reason: str) -> None:
+        """Say that blocks of channels, (blocks, size), must lose equally many, or stay because of ``reason``."""
+        self._blocks.append((blocks, reason))
 
     def freeze(self, node: Node, why: str) -> None:
         """Freeze all channels that a node reads; its outputs carry none."""

@@ -10,11 +10,11 @@ import numpy as np
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
+from reap_onnx.graph.masking import coupled, mask_channels
 from reap_onnx.graph.targets import clipped_to
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.method.select import GroupPath
-from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import removal_path
@@ -38,7 +38,7 @@ def reconstruct(
     1. A layer's input comes from the network as pruned so far, its target from the original one; where its
        branch ends in an Add, the target is the original sum less the other operand as it is by now.
     2. Channels that only one layer reads are chosen anew on that layer's present input. Channels that
-       several layers read keep the order found on the original network.
+       several layers read, or whose values depend on which others go, keep the order found on the original network.
     3. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
 
     Returns
@@ -51,7 +51,7 @@ def reconstruct(
     left = {path.group.name: k for path, k in cut}
     groups = [path.group for path, _ in cut]
     weights: dict[Slot, np.ndarray] = {}
-    network = trace.network
+    network, fixed = trace.network, coupled(trace)
     refits = [_tap(network, taps[layer.node.index], groups) for layer in layers_to_refit(groups)]
     waves = list(_waves(network, refits))
     with (
@@ -61,13 +61,13 @@ def reconstruct(
         for number, wave in enumerate(waves):
             later = [tap for wave in waves[number + 1 :] for tap in wave]
             was = original.run(network.proto, _wanted(wave), _wanted(later))
-            now = present.run(with_constants(network, weights), _read(wave), _read(later))
+            now = present.run(mask_channels(trace, _all(removed), weights), _read(wave), _read(later))
             measured = collect(wave, zip(was, now, strict=True), samples=len(dataset), rows=rows, seed=options.seed)
             for tap in wave:
                 blocks = measured[tap.layer.node.index]
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
                 for group in groups:
-                    if layers_to_refit([group]) == [tap.layer]:
+                    if layers_to_refit([group]) == [tap.layer] and not np.isin(group.units, fixed).any():
                         others = _all({name: units for name, units in removed.items() if name != group.name})
                         removed[group.name] = _choose(trace, tap, normals, group, others, left[group.name])
                 weights |= refitted(trace, tap, normals, _all(removed), kept_rows)

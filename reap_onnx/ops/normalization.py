@@ -28,6 +28,12 @@ def per_channel(node: Node, trace: Trace) -> None:
         trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 
+@rule("LRN", couples=True, limits="over the neighbours that are left")
+def over_neighbours(node: Node, trace: Trace) -> None:
+    """Every channel is divided by the squares of its neighbours on axis 1; those that are left close ranks."""
+    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
+
+
 @rule(
     "LpNormalization",
     "LayerNormalization",
