@@ -25,14 +25,16 @@ def balance(channels: Channels, layers: Sequence[Blocks]) -> None:
     3. Channels that no set can hold are frozen.
     """
     roots = [channels.roots(blocks) for blocks, _ in layers]
-    free = [root for root in _distinct(roots) if not channels.reason(root)]
+    labels = np.unique(np.concatenate([np.zeros(1, np.int64), *(blocks.reshape(-1) for blocks in roots)]))
+    free = np.array([label for label in labels[labels > 0].tolist() if not channels.reason(label)], np.int64)
     counts = [np.stack([_count(block, free) for block in blocks], axis=1) for blocks in roots]
-    for units, chosen in _components(counts) if free else ():
+    for units, chosen in _components(counts) if len(free) else ():
         stuck = np.ones(len(units), bool)
-        for part in balanced_sets(np.concatenate([_uneven(counts[layer][units]) for layer in chosen], axis=1)):
-            channels.tie(np.array(free)[units[part]], np.array(free)[units[part[:1]]])
+        uneven = [counts[layer][units, 1:] - counts[layer][units, :1] for layer in chosen]
+        for part in balanced_sets(np.concatenate(uneven, axis=1)):
+            channels.tie(free[units[part]], free[units[part[:1]]])
             stuck[part] = False
-        channels.freeze(np.array(free)[units[stuck]], layers[chosen[0]][1])
+        channels.freeze(free[units[stuck]], layers[chosen[0]][1])
 
 
 def balanced_sets(uneven: np.ndarray) -> Iterator[np.ndarray]:
@@ -64,28 +66,18 @@ def _smallest_set(kinds: np.ndarray, left: np.ndarray) -> np.ndarray | None:
     """How many units of each kind make a smallest set, int (kinds,); None where there is none."""
     found = milp(
         np.ones(len(kinds)),
-        integrality=np.ones(len(kinds)),
+        integrality=np.ones(len(kinds), np.int64),
         bounds=Bounds(0, left),
         constraints=[LinearConstraint(np.ones((1, len(kinds))), 1, np.inf), LinearConstraint(kinds.T, 0, 0)],
         options={"node_limit": _SEARCH},
     )
-    return None if found.x is None else np.rint(found.x).astype(np.int64)
+    return None if found.x is None else np.array(np.rint(found.x), np.int64)
 
 
-def _distinct(roots: Sequence[Labels]) -> list[int]:
-    found = np.unique(np.concatenate([np.zeros(1, np.int64), *(blocks.reshape(-1) for blocks in roots)]))
-    return found[found > 0].tolist()
-
-
-def _count(block: Labels, free: Sequence[int]) -> np.ndarray:
-    """How often each label is in a block."""
-    labels, numbers = np.unique(block, return_counts=True)
-    known = dict(zip(labels.tolist(), numbers.tolist(), strict=True))
-    return np.array([known.get(root, 0) for root in free], np.int64)
-
-
-def _uneven(counts: np.ndarray) -> np.ndarray:
-    return counts[:, 1:] - counts[:, :1]
+def _count(block: Labels, free: Labels) -> Labels:
+    """How often each of the sorted labels ``free`` is in a block."""
+    at = np.searchsorted(free, block).clip(max=len(free) - 1)
+    return np.bincount(at[free[at] == block], minlength=len(free)) if len(free) else np.zeros(0, np.int64)
 
 
 def _components(counts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

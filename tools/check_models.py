@@ -1,0 +1,186 @@
+"""Prune models of public collections and print a row for each: how far pruning reaches, what stays and why.
+
+    python tools/check_models.py light             # the nine networks of the onnx package, seeded random weights
+    python tools/check_models.py backend           # every model of the onnx backend test suite
+    python tools/check_models.py files a.onnx ...  # any models
+
+Data are seeded noise: this shows that graphs go through and are wired right, not how accurate they stay. The exit
+status is 1 where a model fails: it crashes, is wired wrong, or (``light``) is not pruned to its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.backend.test
+from onnx import numpy_helper
+
+from reap_onnx import PruneOptions, Target, inspect, prune
+from reap_onnx.data.dataset import input_specs
+from reap_onnx.errors import ReapError
+from reap_onnx.runtime.session import Session
+
+COLLECTION = Path(onnx.backend.test.__file__).parent / "data"
+SIZE = 64  # of an axis that a model leaves open
+REACH = 0.99  # of the MACs, that groups which can be pruned must reach
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a model; shares are of its MACs."""
+
+    model: str
+    macs: int = 0
+    reach: float = 0.0
+    kept: float = 1.0
+    wiring: float = 0.0
+    inspect_s: float = 0.0
+    prune_s: float = 0.0
+    frozen: tuple[str, ...] = ()
+    failure: str = ""
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.model:28} {self.macs / 1e6:8.1f} MMACs  reach {self.reach:6.1%}  kept {self.kept:6.1%}  "
+            f"wiring {self.wiring:.1e}  inspect {self.inspect_s:4.1f} s  prune {self.prune_s:5.1f} s"
+        )
+        return "\n".join([f"{text}  {self.failure}".rstrip(), *(f"    stays: {line}" for line in self.frozen)])
+
+
+def noise(model: onnx.ModelProto, samples: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Seeded samples for a model: normal numbers, ones for integers and truth values."""
+    rng = np.random.default_rng(seed)
+    data = {}
+    for spec in input_specs(model):
+        count = samples if spec.shape[0] is None else spec.shape[0] * samples
+        values = rng.standard_normal([count, *(size or SIZE for size in spec.shape[1:])])
+        data[spec.name] = (values if spec.dtype.kind == "f" else np.ones_like(values)).astype(spec.dtype)
+    return data
+
+
+def check(path: Path, name: str, target: str = "0.5", samples: int = 8) -> Row:
+    """Inspect a model, prune it on noise, load and run what was written.
+
+    A target that cannot be met is no failure, and neither is a model without channels to prune: both leave a reason.
+    """
+    row = Row(name)
+    try:
+        model = onnx.load(path)
+        data = noise(model, samples)
+        start = time.perf_counter()
+        found = inspect(path, data=data).inspection
+        row = replace(
+            row,
+            macs=found.cost.macs,
+            reach=found.reach,
+            inspect_s=time.perf_counter() - start,
+            frozen=tuple(f"{group.name} ({group.width}): {group.frozen}" for group in found.groups if group.frozen),
+        )
+        start = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "pruned.onnx"
+            summary = prune(path, data, PruneOptions(Target.parse("macs", target)), output=output).summary
+            row = replace(
+                row,
+                kept=summary.after.macs / max(summary.before.macs, 1),
+                wiring=summary.wiring_error,
+                prune_s=time.perf_counter() - start,
+            )
+            Session(output).run({key: value[: len(value) // samples] for key, value in data.items()})
+    except ReapError as error:
+        row = replace(row, failure=f"{type(error).__name__}: {error}")
+    return row
+
+
+# -- the nine networks -------------------------------------------------------------------------------------------------
+
+
+def seeded(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
+    """The model with seeded random weights instead of constants that are all alike, in place.
+
+    Matrices and kernels keep the size of what passes through them; factors and variances lie around 1, everything
+    that is added around 0.
+    """
+    graph, rng = model.graph, np.random.default_rng(seed)
+    given = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    shapes = {name: value.shape for name, value in given.items() if value.dtype.kind == "f"}
+    filled = [node for node in graph.node if node.op_type == "ConstantOfShape" and node.input[0] in given]
+    shapes |= {node.output[0]: tuple(given[node.input[0]].tolist()) for node in filled}
+    for node in filled:
+        graph.node.remove(node)
+    del graph.initializer[:]
+    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in given.items() if name not in shapes)
+    graph.initializer.extend(
+        numpy_helper.from_array(_weight(graph, name, shape, rng), name) for name, shape in shapes.items()
+    )
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
+    for value in [value for value in graph.input if value.name not in used]:
+        graph.input.remove(value)
+    declared = {value.name for value in graph.input}
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in declared and model.ir_version < 4
+    )
+    return model
+
+
+def _weight(graph: onnx.GraphProto, name: str, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """A weight that suits the first operator that computes with it."""
+    node, position = next((n, list(n.input).index(name)) for n in graph.node if name in n.input)
+    if node.op_type == "Unsqueeze":
+        return _weight(graph, node.output[0], shape, rng)
+    if len(shape) > 1:
+        return (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+    around_one = node.op_type == "Mul" or (node.op_type == "BatchNormalization" and position in (1, 4))
+    return (rng.uniform(0.5, 1.5, shape) if around_one else 0.1 * rng.standard_normal(shape)).astype(np.float32)
+
+
+def light(names: Sequence[str]) -> Iterator[Row]:
+    """The nine networks: all must reach their target."""
+    for path in sorted((COLLECTION / "light").glob("*.onnx")):
+        name = path.stem.removeprefix("light_")
+        if names and name not in names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder) / f"{name}.onnx"
+            onnx.save(seeded(onnx.load(path)), model)
+            row = check(model, name)
+        short = f"prunable groups reach less than {REACH:.0%}" if row.reach < REACH else ""
+        yield replace(row, failure=row.failure or short)
+
+
+def files(names: Sequence[str]) -> Iterator[Row]:
+    """Models by their paths."""
+    for name in names:
+        yield check(Path(name), Path(name).name)
+
+
+def run(rows: Iterator[Row]) -> int:
+    """Print rows as they come; the number of failures."""
+    failures: Counter[bool] = Counter()
+    for row in rows:
+        print(row, flush=True)
+        failures[bool(row.failure)] += 1
+    print(f"{failures.total()} models, {failures[True]} failures")
+    return failures[True]
+
+
+if __name__ == "__main__":
+    COLLECTIONS: dict[str, Callable[[Sequence[str]], Iterator[Row]]] = {"light": light, "files": files}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("collection", choices=COLLECTIONS)
+    parser.add_argument("models", nargs="*", help="some models of the collection alone")
+    given = parser.parse_args()
+    sys.exit(bool(run(COLLECTIONS[given.collection](given.models))))
