@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ from onnx import numpy_helper
 from reap_onnx import PruneOptions, Target, inspect, prune
 from reap_onnx.data.dataset import input_specs
 from reap_onnx.errors import ReapError
+from reap_onnx.report.summary import GroupRow
 from reap_onnx.runtime.session import Session
 
 COLLECTION = Path(onnx.backend.test.__file__).parent / "data"
 SIZE = 64  # of an axis that a model leaves open
 REACH = 0.99  # of the MACs, that groups which can be pruned must reach
+WIDE = 4_000_000  # weights of a layer; what a larger one reads is left alone, since its statistics take minutes
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Row:
     inspect_s: float = 0.0
     prune_s: float = 0.0
     frozen: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
     failure: str = ""
 
     def __str__(self) -> str:
@@ -53,7 +57,9 @@ class Row:
             f"{self.model:28} {self.macs / 1e6:8.1f} MMACs  reach {self.reach:6.1%}  kept {self.kept:6.1%}  "
             f"wiring {self.wiring:.1e}  inspect {self.inspect_s:4.1f} s  prune {self.prune_s:5.1f} s"
         )
-        return "\n".join([f"{text}  {self.failure}".rstrip(), *(f"    stays: {line}" for line in self.frozen)])
+        lines = [f"    stays: {line}" for line in self.frozen]
+        lines += [f"    left alone here: {name} (a layer of more than {WIDE:,} weights reads it)" for name in self.left]
+        return "\n".join([f"{text}  {self.failure}".rstrip(), *lines])
 
 
 def noise(model: onnx.ModelProto, samples: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -84,11 +90,13 @@ def check(path: Path, name: str, target: str = "0.5", samples: int = 8) -> Row:
             reach=found.reach,
             inspect_s=time.perf_counter() - start,
             frozen=tuple(f"{group.name} ({group.width}): {group.frozen}" for group in found.groups if group.frozen),
+            left=_left_alone(model, found.groups),
         )
+        options = PruneOptions(Target.parse("macs", target), freeze=tuple(escape(name) for name in row.left))
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "pruned.onnx"
-            summary = prune(path, data, PruneOptions(Target.parse("macs", target)), output=output).summary
+            summary = prune(path, data, options, output=output).summary
             row = replace(
                 row,
                 kept=summary.after.macs / max(summary.before.macs, 1),
@@ -99,6 +107,14 @@ def check(path: Path, name: str, target: str = "0.5", samples: int = 8) -> Row:
     except ReapError as error:
         row = replace(row, failure=f"{type(error).__name__}: {error}")
     return row
+
+
+def _left_alone(model: onnx.ModelProto, groups: Sequence[GroupRow]) -> tuple[str, ...]:
+    """Makers of groups that a very large layer reads."""
+    sizes = {tensor.name: np.prod(tensor.dims) for tensor in model.graph.initializer}
+    layers = {n.name or n.output[0]: sizes.get(n.input[1], 0) for n in model.graph.node if len(n.input) > 1}
+    wide = [group for group in groups if not group.frozen and max(map(layers.__getitem__, group.read_by)) > WIDE]
+    return tuple(name for group in wide for name in group.made_by)
 
 
 # -- the nine networks -------------------------------------------------------------------------------------------------
@@ -117,14 +133,11 @@ def seeded(model: onnx.ModelProto, seed: int = 0) -> onnx.ModelProto:
     shapes |= {node.output[0]: tuple(given[node.input[0]].tolist()) for node in filled}
     for node in filled:
         graph.node.remove(node)
-    del graph.initializer[:]
-    graph.initializer.extend(numpy_helper.from_array(v, name) for name, v in given.items() if name not in shapes)
-    graph.initializer.extend(
-        numpy_helper.from_array(_weight(graph, name, shape, rng), name) for name, shape in shapes.items()
-    )
     used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
+    values = {name: value for name, value in given.items() if name in used}
+    values |= {name: _weight(graph, name, shape, rng) for name, shape in shapes.items() if name in used}
+    del graph.initializer[:]
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in values.items())
     for value in [value for value in graph.input if value.name not in used]:
         graph.input.remove(value)
     declared = {value.name for value in graph.input}
