@@ -11,9 +11,11 @@ status is 1 where a model fails: it crashes, is wired wrong, or (``light``) is n
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,13 +25,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx.backend.test
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
+from onnx.backend.test.loader import load_model_tests
 
 from reap_onnx import PruneOptions, Target, inspect, prune
 from reap_onnx.data.dataset import input_specs
-from reap_onnx.errors import ReapError
+from reap_onnx.errors import CheckError, ReapError
+from reap_onnx.graph.groups import find_groups
+from reap_onnx.graph.trace import Trace
+from reap_onnx.model.network import Network
 from reap_onnx.report.summary import GroupRow
-from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.session import Session, probe
+from reap_onnx.runtime.verify import check_wiring, wiring_error
 
 COLLECTION = Path(onnx.backend.test.__file__).parent / "data"
 SIZE = 64  # of an axis that a model leaves open
@@ -174,6 +182,88 @@ def light(names: Sequence[str]) -> Iterator[Row]:
         yield replace(row, failure=row.failure or short)
 
 
+# -- the backend test suite --------------------------------------------------------------------------------------------
+
+KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")  # those of kind "real" are the nine networks
+
+
+def cases(kind: str) -> Iterator[tuple[str, onnx.ModelProto, dict[str, np.ndarray]]]:
+    """Name, model and the tensors that its first test feeds, for every model of a kind, sorted by name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some tests are about infinities
+        found = load_model_tests(kind=kind)
+    for case in sorted(found, key=lambda case: str(case.name)):
+        model = case.model or onnx.load(Path(case.model_dir) / "model.onnx")
+        weights = {tensor.name for tensor in model.graph.initializer}
+        inputs = [value for value in model.graph.input if value.name not in weights]
+        values = case.data_sets[0][0] if case.data_sets else [_stored(case.model_dir, n) for n in range(len(inputs))]
+        fed = zip(inputs, values, strict=False)
+        yield case.name, model, {value.name: array for value, array in fed if isinstance(array, np.ndarray)}
+
+
+def _stored(folder: str, number: int) -> np.ndarray | None:
+    path = Path(folder) / "test_data_set_0" / f"input_{number}.pb"
+    try:
+        return numpy_helper.to_array(onnx.load_tensor(str(path)))
+    except (DecodeError, TypeError):
+        return None  # a sequence
+
+
+def outcome(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> str:
+    """What becomes of a model: pruned, or why not. Any other error than a refusal is raised.
+
+    First the engine alone, on the inputs of the test, which cuts half of every group; then ``inspect`` and a dry
+    ``prune``, on noise, since many tests have no samples along the first axis.
+
+    Raises
+    ------
+    CheckError
+        The wiring is wrong.
+    """
+    try:
+        Session(model).run(feeds)
+    except ReapError as error:
+        return _about(error)
+    trace = Trace(Network(model, probe(model, feeds)))
+    groups = [group for group in find_groups(trace) if not group.frozen]
+    removed = [label for group in groups for label in group.units[: len(group.units) // 2].tolist()]
+    check_wiring(wiring_error(trace, np.array(removed, np.int64), feeds))
+    try:
+        inspect(model, data="random")
+        pruned = prune(model, "random", PruneOptions(Target.parse("macs", "0.5")), dry_run=True)
+    except CheckError:
+        raise
+    except ReapError as error:
+        return _about(error)
+    return "pruned" if pruned.summary.after.macs < pruned.summary.before.macs else "no MACs"
+
+
+def _about(error: ReapError) -> str:
+    """A reason without names and numbers, so that equal ones can be counted."""
+    return re.sub(r"'[^']*'|\d[\d.,]*", "..", f"{type(error).__name__}: {error}")[:90]
+
+
+def backend(names: Sequence[str]) -> int:
+    """Every model of the suite: none crashes, none is wired wrong. The number of failures."""
+    outcomes: Counter[str] = Counter()
+    failures = []
+    for kind in KINDS:
+        for name, model, feeds in cases(kind):
+            if names and name not in names:
+                continue
+            try:
+                outcomes[outcome(model, feeds)] += 1
+            except Exception as error:  # whatever it is, it is what this looks for
+                failures.append(f"{kind} {name}: {type(error).__name__}: {error}")
+    for reason, count in outcomes.most_common():
+        print(f"{count:5}  {reason}")
+    print("\n".join([*failures, f"{outcomes.total() + len(failures)} models, {len(failures)} failures"]))
+    return len(failures)
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
 def files(names: Sequence[str]) -> Iterator[Row]:
     """Models by their paths."""
     for name in names:
@@ -191,9 +281,13 @@ def run(rows: Iterator[Row]) -> int:
 
 
 if __name__ == "__main__":
-    COLLECTIONS: dict[str, Callable[[Sequence[str]], Iterator[Row]]] = {"light": light, "files": files}
+    COLLECTIONS: dict[str, Callable[[Sequence[str]], int]] = {
+        "light": lambda names: run(light(names)),
+        "files": lambda names: run(files(names)),
+        "backend": backend,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("collection", choices=COLLECTIONS)
     parser.add_argument("models", nargs="*", help="some models of the collection alone")
     given = parser.parse_args()
-    sys.exit(bool(run(COLLECTIONS[given.collection](given.models))))
+    sys.exit(bool(COLLECTIONS[given.collection](given.models)))
