@@ -569,4 +569,4 @@ def _unmatched(trace: Trace) -> list[str]:
 def _describe(target: Target, network: Network) -> str:
     """The target in words."""
     total = count_macs(network) if target.kind == "macs" else count_params(network)
-    return f"{target.kind} <= {target.budget(total) / total:.1%} of the original"
+    return f"{target.kind} <= {target.budget(total) / max(total, 1):.1%} of the original"

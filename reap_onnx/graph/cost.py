@@ -138,7 +138,7 @@ def _side(vector: Labels | None, owner: dict[int, int], groups: list[Group], tra
     if vector is None:
         return 1.0, slope
     constant = 0
-    roots, counts = np.unique(trace.channels.roots(vector), return_counts=True)
+    roots, counts = np.unique(trace.channels.roots(np.atleast_2d(vector)[0]), return_counts=True)
     for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
         if root in owner:
             slope[owner[root]] += count / len(groups[owner[root]].units)

@@ -107,9 +107,10 @@ class Surgeon:
     def _cut(self, slot: Slot, value: np.ndarray, axes: dict[int, Labels]) -> None:
         cut = value
         for axis, labels in axes.items():
-            stays = self._stays(labels)
+            stays = np.atleast_2d(self._stays(labels))
             if not stays.all():
-                cut = cut.compress(stays, axis)
+                blocks = zip(np.split(cut, len(stays)), stays, strict=True)
+                cut = np.concatenate([block.compress(kept, axis) for block, kept in blocks])
         if cut is not value:
             self.replace(slot, cut)
 

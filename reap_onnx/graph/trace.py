@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from reap_onnx.graph.balance import Blocks, balance
 from reap_onnx.graph.channels import Channels, Labels, varying
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.sizes import Axis, Number, Sizes
@@ -24,6 +25,7 @@ class Trace:
     4. Channels that an output of the model carries, or whose number it holds, are frozen.
     5. Numbers of shape arithmetic are settled: channels counted by one number come and go together, channels
        counted by a number that something computes with are frozen.
+    6. Blocks that must lose equally many channels are balanced.
 
     Attributes
     ----------
@@ -31,7 +33,7 @@ class Trace:
         Labels of each tensor that carries channels (see ``reap_onnx.graph.channels``); in the end they vary along
         one axis.
     cuts
-        For each constant input that shrinks with its channels: axis -> labels along it.
+        For each constant input that shrinks with its channels: axis -> labels along it (see ``cut``).
     layers
         Layers in the order of the graph.
     sizes
@@ -50,6 +52,7 @@ class Trace:
         self.matched: dict[str, int] = dict.fromkeys(freeze, 0)
         self._claimed: set[Slot] = set()
         self._cut_alike: list[tuple[Slot, str]] = []
+        self._blocks: list[Blocks] = []
         for node in network.nodes:
             self._visit(node)
         self._tie_shared()
@@ -62,6 +65,7 @@ class Trace:
                 self.sizes.compute(name, network.producer[name])
         for number in self.sizes.numbers():
             self._settle(number)
+        balance(self.channels, self._blocks)
 
     # -- what rules ask ------------------------------------------------------------------------
 
@@ -125,7 +129,10 @@ class Trace:
             self.labels[tensor] = labels
 
     def cut(self, slot: Slot, labels: dict[int, Labels]) -> None:
-        """Say that a constant input shrinks with its channels: axis -> labels along it."""
+        """Say that a constant input shrinks with its channels: axis -> labels along it.
+
+        Labels (blocks, size) cut every block of axis 0 by a row of its own; all rows must lose equally many.
+        """
         self.cuts[slot] = labels
 
     def cut_like(self, slot: Slot, tensor: str) -> None:
@@ -150,6 +157,10 @@ class Trace:
     def same_size(self, first: Axis, second: Axis) -> None:
         """Say that one axis gets the size of another."""
         self.sizes.copy(first, second)
+
+    def balance(self, blocks: Labels, reason: str) -> None:
+        """Say that blocks of channels, (blocks, size), must lose equally many, or stay because of ``reason``."""
+        self._blocks.append((blocks, reason))
 
     def freeze(self, node: Node, why: str) -> None:
         """Freeze all channels that a node reads; its outputs carry none."""

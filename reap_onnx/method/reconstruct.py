@@ -11,12 +11,12 @@ from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.couple import Couple, find_couple
 from reap_onnx.graph.groups import Group
+from reap_onnx.graph.masking import coupled, mask_channels
 from reap_onnx.graph.targets import clipped_to
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.pairs import Shelf, refit_couple
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.method.select import GroupPath
-from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import removal_path
@@ -40,7 +40,7 @@ def reconstruct(
     1. A layer's input comes from the network as pruned so far, its target from the original one; where its
        branch ends in an Add, the target is the original sum less the other operand as it is by now.
     2. Channels that only one layer reads are chosen anew on that layer's present input. Channels that
-       several layers read keep the order found on the original network.
+       several layers read, or whose values depend on which others go, keep the order found on the original network.
     3. Where one layer makes what the other reads, the two are refitted together.
     4. Layers that share a weight get one that fits the statistics of all that were reached so far.
     5. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
@@ -55,8 +55,8 @@ def reconstruct(
     left = {path.group.name: k for path, k in cut}
     groups = [path.group for path, _ in cut]
     weights: dict[Slot, np.ndarray] = {}
-    network = trace.network
-    jobs = _jobs(trace, taps, groups)
+    network, fixed = trace.network, coupled(trace)
+    jobs = _jobs(trace, taps, groups, fixed)
     taps_of = {job.index: job.tap for job in jobs}
     pending = {group.name for job in jobs for group in job.groups}
     shared: dict[str, list[Normal]] = {}
@@ -69,7 +69,7 @@ def reconstruct(
             later = [job for wave in waves[number + 1 :] for job in wave]
             was = original.run(network.proto, [job.tap.wanted for job in wave], [job.tap.wanted for job in later])
             final = [name for job in wave for name in job.final]
-            now = present.run(with_constants(network, weights), _read(wave), _read(later), final)
+            now = present.run(mask_channels(trace, _all(removed), weights), _read(wave), _read(later), final)
             shelves = {job.index: Shelf(trace, job.couple, job.tap) for job in wave if job.couple}
             measured = collect(
                 [job.tap for job in wave],
@@ -119,13 +119,15 @@ class _Job:
         return [data, self.tap.other] if self.tap.other else [data]
 
 
-def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group]) -> list[_Job]:
+def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group], fixed: Labels) -> list[_Job]:
     """All layers to refit, in topological order."""
     couples = {c.reader.node.index: c for c in (find_couple(trace, group) for group in groups) if c is not None}
     jobs = []
     for layer in layers_to_refit(groups):
         tap = _tap(trace.network, taps[layer.node.index], groups)
-        own = tuple(group for group in groups if layers_to_refit([group]) == [layer])
+        own = tuple(
+            group for group in groups if layers_to_refit([group]) == [layer] and not np.isin(group.units, fixed).any()
+        )
         jobs.append(_Job(tap, own, couples.get(layer.node.index) if tap.intercept else None))
     return jobs
 

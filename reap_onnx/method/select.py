@@ -12,9 +12,9 @@ import onnx
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
+from reap_onnx.graph.masking import mask_channels
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
-from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.allocate import Curve
 from reap_onnx.numerics.gram import Normal
@@ -100,7 +100,7 @@ class Sensitivity:
         for layer in layers_to_refit([path.group]):
             index = layer.node.index
             weights |= refitted(self._trace, self._taps[index], self._statistics[index], path.group.units[removed])
-        damage = self._damage(with_constants(self._trace.network, weights))
+        damage = self._damage(mask_channels(self._trace, path.group.units[removed], weights))
         return replace(path, weight=damage / error)
 
     def _outputs(self, model: onnx.ModelProto) -> dict[str, np.ndarray]:

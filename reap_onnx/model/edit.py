@@ -92,6 +92,33 @@ def with_constants(
     return model
 
 
+def narrow(model: onnx.ModelProto, output: str, axis: int, kept: np.ndarray) -> None:
+    """Make the node that makes ``output`` run on some positions of an axis of its first input alone, in place.
+
+    Parameters
+    ----------
+    kept
+        Positions that the node sees, bool (size,); at least one. In ``output``, which keeps its name and shape,
+        the other positions repeat one of them.
+    """
+    index = next(i for i, node in enumerate(model.graph.node) if output in node.output)
+    node = model.graph.node[index]
+    names = all_names(model.graph)
+    seen, places, given, made = (
+        unused_name(f"{output}_{suffix}", names) for suffix in ("kept", "places", "input", "narrow")
+    )
+    numbers = {seen: np.flatnonzero(kept), places: np.maximum(np.cumsum(kept) - 1, 0)}
+    before = [
+        onnx.helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value.astype(np.int64)))
+        for name, value in numbers.items()
+    ]
+    before.append(onnx.helper.make_node("Gather", [node.input[0], seen], [given], axis=axis))
+    node.input[0], node.output[list(node.output).index(output)] = given, made
+    model.graph.node.insert(index + 1, onnx.helper.make_node("Gather", [made, places], [output], axis=axis))
+    for new in reversed(before):
+        model.graph.node.insert(index, new)
+
+
 def _remove_unread(model: onnx.ModelProto, network: Network) -> None:
     """Remove initializers and nodes that were read before and are read no longer, in place."""
     kept = {o.name for o in model.graph.output}

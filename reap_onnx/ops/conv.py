@@ -87,8 +87,8 @@ def conv(node: Node, trace: Trace) -> None:
     """Channels in, new channels out.
 
     1. One group: every channel read is free, every channel made is new.
-    2. Fewer groups than channels in a group: groups stay and shrink alike, so that channel ``j`` of
-       every group comes and goes with channel ``j`` of the others, before and after.
+    2. Fewer groups than channels in a group: groups stay and shrink alike. Channels read are tied until every
+       group loses equally many, and so are those made.
     3. Otherwise (depthwise is the limit): whole groups go, their channels in and out together.
     """
     data, weight = node.inputs[0], trace.constant(node.inputs[1])
@@ -105,15 +105,16 @@ def conv(node: Node, trace: Trace) -> None:
         trace.tie_blocks(channels, groups, node)
         features = np.repeat(trace.channels.roots(channels).reshape(groups, -1)[:, 0], count // groups)
     else:
-        trace.channels.tie(channels.reshape(groups, -1), channels.reshape(groups, -1)[:1])
         if groups > 1:
-            _freeze_mixed(trace, channels.reshape(groups, -1).T, node)
-        features = np.tile(trace.make(node, count // groups), groups)
+            trace.balance(channels.reshape(groups, -1), f"{node.op} {node.name} reads groups that cannot shrink alike")
+        features = trace.make(node, count)
+        if groups > 1:
+            trace.balance(features.reshape(groups, -1), f"{node.op} {node.name} makes groups that cannot shrink alike")
     channels = trace.channels.roots(channels)
     transposed = node.op == "ConvTranspose"
     first_axis, second_axis = (channels, features) if transposed else (features, channels)
-    cut = {0: first_axis} if whole else {0: first_axis, 1: second_axis.reshape(groups, -1)[0]}
-    trace.cut(Slot(node.index, 1), cut)
+    blocks = second_axis if groups == 1 else second_axis.reshape(groups, -1)
+    trace.cut(Slot(node.index, 1), {0: first_axis} if whole else {0: first_axis, 1: blocks})
     bias = Slot(node.index, 2)
     trace.cut(bias, {0: features})
     uses = (
@@ -124,12 +125,6 @@ def conv(node: Node, trace: Trace) -> None:
         Layer(node, data, node.outputs[0], Slot(node.index, 1), bias, channels, features, float(uses), geometry)
     )
     trace.put(node.outputs[0], on_axis(features, 1, len(trace.shape(node.outputs[0]))))
-
-
-def _freeze_mixed(trace: Trace, alike: Labels, node: Node) -> None:
-    """Channels that must shrink alike in every group stay where one of them is none at all."""
-    mixed = (alike == 0).any(1)
-    trace.channels.freeze(alike[mixed], f"{node.op} {node.name} reads groups that cannot shrink alike")
 
 
 def window_of(node: Node, network: Network) -> Window:

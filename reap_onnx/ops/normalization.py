@@ -44,6 +44,11 @@ def per_group(node: Node, trace: Trace) -> None:
     for position in (1, 2):
         size = trace.shape(node.inputs[position])[0]
         trace.cut(Slot(node.index, position), {0: vector.reshape(size, -1)[:, 0]})
+
+
+@rule("LRN", couples=True, limits="over the neighbours that are left")
+def over_neighbours(node: Node, trace: Trace) -> None:
+    """Every channel is divided by the squares of its neighbours on axis 1; those that are left close ranks."""
     trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 

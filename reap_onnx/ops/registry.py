@@ -34,6 +34,9 @@ class Rule:
         Positions of the inputs that may carry channels, None for all; channels on others are frozen.
     outputs
         How many outputs the rule knows, None for any number; channels are frozen where a further one is read.
+    couples
+        Whether what becomes of a channel depends on its neighbours. The pruned operator sees only those that are
+        left, and so does the masked original (see ``reap_onnx.graph.masking``).
     limits
         What the rule does not do, in a phrase.
     """
@@ -43,6 +46,7 @@ class Rule:
     rewrite: Rewrite | None
     reads: tuple[int, ...] | None
     outputs: int | None
+    couples: bool
     limits: str
 
 
@@ -55,6 +59,7 @@ def rule(
     rewrite: Rewrite | None = None,
     reads: tuple[int, ...] | None = (0,),
     outputs: int | None = 1,
+    couples: bool = False,
     limits: str = "",
 ) -> Callable[[Propagate], Propagate]:
     """Register a function as the rule of ``ops``; the parameters are those of :class:`Rule`."""
@@ -63,7 +68,7 @@ def rule(
         for op in ops:
             if op in _RULES:
                 raise ValueError(f"{op} has a rule already")
-            _RULES[op] = Rule(op, propagate, rewrite, reads, outputs, limits)
+            _RULES[op] = Rule(op, propagate, rewrite, reads, outputs, couples, limits)
         return propagate
 
     return register

@@ -10,9 +10,9 @@ import onnx
 
 from reap_onnx.errors import CheckError, ReapError
 from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.masking import mask_channels
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.trace import Trace
-from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.model.size import is_large
 from reap_onnx.runtime.session import Session
@@ -48,7 +48,7 @@ def wiring_error(
     CheckError
         The pruned graph does not run, or an output has another shape or type.
     """
-    masked = Session(with_constants(trace.network, masked_weights(trace, removed)), providers)
+    masked = Session(mask_channels(trace, removed, masked_weights(trace, removed)), providers)
     try:
         pruned = Session(Surgeon(trace, removed, {}).operate(), providers)
         return difference(masked.run(feeds), pruned.run(feeds))

@@ -60,6 +60,28 @@ def many_groups(net: Net) -> str:
     return head(net, net.conv(stem(net, 8), 8, 12, 3, 3, group=4), 12)
 
 
+@EXAMPLES.add(5, 2, 4)
+def groups_across_groups(net: Net) -> str:
+    """Three groups make what two groups read: whatever goes takes equally many from each of the five."""
+    h = net.conv(net.conv(stem(net, 15), 15, 12, group=3), 12, 8, 3, 3, group=2)
+    return head(net, h, 8)
+
+
+@EXAMPLES.add(6, 2, 2, frozen=["a single unit"])
+def groups_shuffled(net: Net) -> str:
+    """Two groups of five shuffled into two groups of five: the third pair falls into both, the others into one."""
+    h = net.op("Relu", net.conv(stem(net, 12), 12, 10, group=2))
+    h = net.op("Transpose", net.op("Reshape", h, [0, 2, 5, 8, 8]), perm=[0, 2, 1, 3, 4])
+    return head(net, net.conv(net.op("Reshape", h, [0, -1, 8, 8]), 10, 4, group=2), 4)
+
+
+@EXAMPLES.add(3, 6, frozen=["cannot shrink alike"])
+def groups_beside_frozen(net: Net) -> str:
+    """An output holds one channel of the first group of eight, so that one more of the second stays."""
+    h = stem(net, 8)
+    return [head(net, net.conv(h, 8, 12, 3, 3, group=2), 12), net.op("Slice", h, [0], [1], [1])]
+
+
 @EXAMPLES.add(5)
 def groups_on_the_input(net: Net) -> str:
     """Nothing can be taken off the input, but every group may make less."""

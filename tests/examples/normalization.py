@@ -81,6 +81,22 @@ def group_operator(net: Net) -> str:
     return head(net, normalise(net.conv(normalise(stem(net, 8), 4), 8, 8), 2), 8)
 
 
+@EXAMPLES.add(7, 5, opset=[7, 13])
+def neighbours(net: Net) -> str:
+    """AlexNet: every channel is divided by its neighbours, so strongly that it shows who they are."""
+    h = net.op("LRN", net.op("Relu", stem(net, 7)), size=5, alpha=4.0, bias=0.5)
+    h = net.op("LRN", net.conv(h, 7, 5), size=3, alpha=3.0, beta=0.5)
+    return head(net, net.op("MaxPool", h, kernel_shape=[2, 2]), 5)
+
+
+@EXAMPLES.add(6, 4)
+def neighbours_of_several_makers(net: Net) -> str:
+    """Channels of two layers and of the input are neighbours; one layer's are read elsewhere too."""
+    h = stem(net)
+    both = net.op("Concat", h, "x", net.conv(h, 6, 4), axis=1)
+    return head(net, net.op("LRN", both, size=3, alpha=5.0), 13)
+
+
 @EXAMPLES.add(6, opset=[7, 13])
 def over_space(net: Net) -> str:
     """Softmax and its kin along an axis of space."""

@@ -110,6 +110,9 @@ class Growth:
         values = [1 + self.net.noise(c), self.net.noise(c), self.net.noise(c), self.net.noise(c) ** 2 + 0.5]
         self.keep(self.net.op("BatchNormalization", h, *values), (c, y, x))
 
+    def grow_neighbours(self, h: str, c: int, y: int, x: int) -> None:
+        self.keep(self.net.op("LRN", h, size=self.random.choice([3, 5]), alpha=3.0), (c, y, x))
+
     def grow_join(self, h: str, c: int, y: int, x: int) -> None:
         self.keep(self.net.op(self.random.choice(["Add", "Mul", "Max", "Sub"]), h, self.partner(h)), (c, y, x))
 

@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from examples import arrivals, shapes
 from examples.net import Net, head, stem
-from reap_onnx.model.edit import copy_model, part, with_constants
+from reap_onnx.model.edit import copy_model, narrow, part, with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import difference
@@ -203,3 +203,20 @@ def test_a_part_needs_only_its_own_inputs() -> None:
     assert [value.name for value in piece.graph.output] == ["stem_out"]
     assert piece.ir_version == model.ir_version
     assert len(piece.graph.initializer) == 2
+
+
+@pytest.mark.parametrize("ir", [3, 8])
+def test_a_node_runs_on_some_positions(ir: int) -> None:
+    """The others repeat one of them; names and shapes stay, in files of any age."""
+    net = Net(opset=9, ir=ir)
+    model = net.model(net.op("LRN", net.input(2, 5, 3, 3), size=3, alpha=3.0, name="norm"))
+    kept = np.array([False, True, False, True, True])
+    narrowed = copy_model(model)
+    narrow(narrowed, "norm_out", 1, kept)
+    onnx.checker.check_model(narrowed, full_check=True)
+    feeds = random_feeds(model)
+    alone = {"x": feeds["x"][:, kept]}
+    small = Net(opset=9, ir=ir)
+    expected = Session(small.model(small.op("LRN", small.input(2, 3, 3, 3), size=3, alpha=3.0, name="norm"))).run(alone)
+    found = Session(narrowed).run(feeds)["norm_out"]
+    assert np.array_equal(found, expected["norm_out"][:, [0, 0, 0, 1, 2]])
