@@ -44,15 +44,20 @@ def _parameters(network: Network) -> list[str]:
 def _holds_floats(network: Network, constant: str) -> bool:
     """Whether a constant comes from floating-point numbers of the model."""
     producer = network.producer.get(constant)
-    if producer is None or not np.issubdtype(network.dtypes[constant], np.floating):
-        return np.issubdtype(network.dtypes[constant], np.floating)
-    floats = [name for name in producer.inputs if name and np.issubdtype(network.dtypes[name], np.floating)]
+    if producer is None or not _is_float(network, constant):
+        return _is_float(network, constant)
+    floats = [name for name in producer.inputs if name and _is_float(network, name)]
     return any(_holds_floats(network, name) for name in floats) if floats else producer.op != "Cast"
+
+
+def _is_float(network: Network, tensor: str) -> bool:
+    """Whether a tensor holds floating-point numbers, bfloat16 and float8 among them."""
+    return tensor in network.dtypes and "float" in network.dtypes[tensor].name
 
 
 def _computes(network: Network, node: Node) -> bool:
     """Whether a node depends on an input of the model."""
-    return any(name and name not in network.constants for name in node.outputs)
+    return any(name and name not in network.fixed for name in node.outputs)
 
 
 def macs_cost(trace: Trace, groups: list[Group]) -> BilinearCost:

@@ -98,12 +98,12 @@ class Network:
         self.dtypes: dict[str, np.dtype[Any]] = {}
         self.constants: dict[str, np.ndarray] = {}
         self.small: dict[str, np.ndarray] = {}
-        fixed = self._fixed(initializers)
+        self.fixed = self._fixed(initializers)
         for name, value in values.items():
             if not isinstance(value, np.ndarray):
                 continue
             self.shapes[name], self.dtypes[name] = value.shape, value.dtype
-            if name in fixed:
+            if name in self.fixed:
                 self.constants[name] = value
             elif value.size <= SMALL and np.issubdtype(value.dtype, np.integer):
                 self.small[name] = value

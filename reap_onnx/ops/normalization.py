@@ -44,6 +44,7 @@ def per_group(node: Node, trace: Trace) -> None:
     for position in (1, 2):
         size = trace.shape(node.inputs[position])[0]
         trace.cut(Slot(node.index, position), {0: vector.reshape(size, -1)[:, 0]})
+    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
 
 
 @rule("LRN", couples=True, limits="over the neighbours that are left")

@@ -102,7 +102,7 @@ def groups_beside_the_input(net: Net) -> str:
     return head(net, net.conv(h, 8, 8, group=2), 8)
 
 
-@EXAMPLES.add(2, frozen=["share a group of a convolution with plain values"])
+@EXAMPLES.add(2, frozen=["they share a group of Conv"])
 def whole_groups_beside_the_input(net: Net) -> str:
     """Four groups of two: one reads the input alone, one half of it, so that this half of the stem stays."""
     x = net.input("N", 3, 4, 4)

@@ -188,9 +188,9 @@ def gate(net: Net) -> str:
     return head(net, net.op("Mul", h, net.op("Sigmoid", net.conv(s, 1, 6))))
 
 
-@EXAMPLES.add(frozen=["a single unit"])
+@EXAMPLES.add(frozen=["output MatMul_5_out of the model"])
 def rows_meet_columns(net: Net) -> str:
-    """Channels on two axes that broadcast together are all one."""
+    """Channels on two axes that broadcast together are all one; half of them pass beside the product, to the output."""
     a, b = net.linear(net.input("N", 4), 4, 6), net.linear("x", 4, 5)
     h = net.op("Add", net.op("Unsqueeze", a, [2]), net.op("Unsqueeze", b, [1]))
     return net.op("MatMul", h, net.noise(5, 3))

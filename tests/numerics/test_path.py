@@ -155,7 +155,7 @@ def test_a_duplicated_channel_costs_nothing_until_its_twin_is_gone(ridge):
     price = scores([problem], 5, ridge)
     assert price[[1, 4]].max() < 1e-4 * price[[0, 2, 3]].min()
     path = removal_path([problem], 5, ridge)
-    assert path.order[0] == 1  # the lowest index of two equals
+    assert path.order[0] in (1, 4)  # equal but for rounding
     single = scores([Data(x[:, [0, 2, 3, 4, 5]], y, [0, 2, 3, 4, -1]).problem], 5, ridge)
     assert path.errors[2] - path.errors[1] == pytest.approx(single[[0, 2, 3, 4]].min(), rel=1e-3)
 
