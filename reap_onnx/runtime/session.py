@@ -31,9 +31,11 @@ class Session:
         Threads within an operator; the machine's cores by default.
     optimize
         Whether onnxruntime may rewrite the graph; without, every intermediate tensor is computed as written.
-    spin
-        Whether threads wait for work spinning, as onnxruntime does by default; without, they leave the cores
-        to the linear algebra between runs.
+
+    Notes
+    -----
+    Threads wait for work spinning, as onnxruntime has it by default, but only within a run: between runs they leave
+    the cores to the linear algebra, and to the other model where two are timed in turns.
 
     Raises
     ------
@@ -50,12 +52,10 @@ class Session:
         threads: int | None = None,
         *,
         optimize: bool = True,
-        spin: bool = False,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        if not spin:
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         if not optimize:

@@ -61,7 +61,7 @@ def test_what_does_not_run_is_a_model_error() -> None:
 def test_providers_by_part_of_their_name() -> None:
     assert find_providers(["cpu"]) == ["CPUExecutionProvider"]
     assert find_providers(["CPUExec", "cpu"]) == ["CPUExecutionProvider"]
-    assert Session(small(), ("cpu",), threads=1, spin=True).providers == ("CPUExecutionProvider",)
+    assert Session(small(), ("cpu",), threads=1).providers == ("CPUExecutionProvider",)
     with pytest.raises(UsageError, match="no provider 'abacus'") as caught:
         find_providers(["abacus"])
     assert "cpu" in caught.value.hint
