@@ -28,7 +28,7 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.problems import layers_to_refit, with_importance
+from reap_onnx.method.problems import layers_to_refit
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.edit import copy_model
@@ -334,7 +334,6 @@ def _choose(
             advance=advance,
         )
     statistics = normals(measured)
-    taps = with_importance(trace, taps, statistics)
     with run.stage("error paths", len(prunable)) as advance:
         paths = error_paths(trace, prunable, taps, statistics, advance)
     few = dataset.first(options.batch * math.ceil(SENSITIVITY_SAMPLES / options.batch))

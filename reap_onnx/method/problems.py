@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,13 +31,12 @@ def column_labels(trace: Trace, tap: Tap) -> Labels:
 def group_problems(trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, removed: Labels) -> list[Problem]:
     """The problems of one layer in which the units of ``group`` compete; columns of ``removed`` channels are gone.
 
-    The weight makes errors relative to the variance of the layer's target, both weighted by the importance of the
-    features, so that layers can be added up. Features that are removed themselves do not count.
+    The weight makes errors relative to the variance of the layer's target, so that layers can be added up. Features
+    that are removed themselves do not count.
     """
     assert tap.layer.geometry is not None
     order = np.argsort(group.units)
-    importance = _importance(tap, len(normals))
-    variance = sum(float(i @ feature_variance(normal)) for i, normal in zip(importance, normals, strict=True))
+    variance = sum(float(feature_variance(normal).sum()) for normal in normals)
     labels = column_labels(trace, tap)
     blocks = len(normals)
     features = np.isin(trace.channels.roots(tap.layer.features), removed).reshape(blocks, -1)
@@ -54,46 +51,14 @@ def group_problems(trace: Trace, tap: Tap, normals: Sequence[Normal], group: Gro
                 cross=normal.cross[alive][:, ~features[block]] / normal.rows,
                 units=units,
                 weight=1.0 / variance if variance > 0 else 0.0,
-                feature_weights=importance[block][~features[block]],
             )
         )
     return problems
 
 
-def _importance(tap: Tap, blocks: int) -> np.ndarray:
-    importance = np.ones(len(tap.layer.features)) if tap.importance is None else tap.importance
-    return importance.reshape(blocks, -1)
-
-
 def feature_variance(normal: Normal) -> np.ndarray:
     """Variance of each target feature, (M,)."""
     return np.maximum(normal.square / normal.rows - (normal.total / normal.rows) ** 2, 0.0)
-
-
-def with_importance(
-    trace: Trace, taps: Mapping[int, Tap], statistics: Mapping[int, Sequence[Normal]]
-) -> dict[int, Tap]:
-    """The taps, each knowing what its features matter to the layers that read them.
-
-    The importance of a channel is the growth of its readers' errors, relative to the variances of their targets,
-    per unit of white noise on it: the sum of the squares of the weights that read it, each over the variance of the
-    target. A layer with a feature that no tap reads (one that ends in an output) weighs its features alike.
-    """
-    importance: dict[int, float] = defaultdict(float)
-    for index, tap in taps.items():
-        layer = tap.layer
-        assert layer.geometry is not None
-        variance = sum(float(feature_variance(normal).sum()) for normal in statistics[index])
-        matrix = layer.geometry.matrix(trace.network.constants[layer.node.inputs[layer.weight.input]].astype(float))
-        squares = ((matrix * tap.target.scale.reshape(len(matrix), 1, -1)) ** 2).sum(-1) / max(variance, 1e-30)
-        labels = trace.channels.roots(layer.geometry.columns(layer.inputs))
-        for label, square in zip(labels.ravel().tolist(), squares.ravel().tolist(), strict=True):
-            importance[label] += square
-    found = {}
-    for index, tap in taps.items():
-        features = [importance.get(label, 0.0) for label in trace.channels.roots(tap.layer.features).tolist()]
-        found[index] = replace(tap, importance=np.array(features)) if min(features) > 0 else tap
-    return found
 
 
 def refitted(

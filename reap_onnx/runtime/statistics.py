@@ -30,14 +30,12 @@ class Tap:
     The layer's input is read from the present network and its target from the original one: the
     branch by itself, or with ``residual`` the sum after the Add, less the other operand as it is by now.
     Where an activation clips what the target reaches, ``clip`` has its bounds, and rows are kept to refit with.
-    ``importance`` (M,) weighs the errors of the output features against each other when channels are chosen.
     """
 
     layer: Layer
     target: Target
     residual: bool = False
     clip: tuple[float, float] | None = None
-    importance: np.ndarray | None = None
 
     @property
     def wanted(self) -> str:
