@@ -46,11 +46,11 @@ def find_couple(trace: Trace, group: Group) -> Couple | None:
     shared = len(trace.sharers(maker)) > 1 or len(trace.sharers(reader)) > 1
     if foreign.any() or shared or made.intercept is None or not (maker.geometry.dense and reader.geometry.dense):
         return None
-    between = _between(trace.network, made.branch, reader.data)
+    between = _between(trace.network, made.branch, reader.data, maker.geometry.feature_axis)
     return None if between is None else Couple(maker, made, between, reader)
 
 
-def _between(network: Network, start: str, end: str) -> tuple[Node, ...] | None:
+def _between(network: Network, start: str, end: str, axis: int) -> tuple[Node, ...] | None:
     """The nodes from one tensor to another, where they are a chain of known operators."""
     nodes: list[Node] = []
     while network.read_once(end):
@@ -61,7 +61,7 @@ def _between(network: Network, start: str, end: str) -> tuple[Node, ...] | None:
             return None
         computed = [name for name in node.inputs if name and name not in network.constants]
         constants = {i: network.constants[name] for i, name in enumerate(node.inputs) if name in network.constants}
-        if len(computed) != 1 or operator(Between(network, node, constants)) is None:
+        if len(computed) != 1 or operator(Between(network, node, constants, axis)) is None:
             return None
         nodes.append(node)
         end = computed[0]

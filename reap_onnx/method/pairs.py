@@ -176,7 +176,8 @@ def _between(trace: Trace, couple: Couple, removed: Labels, weights: Constants) 
                 for axis, labels in trace.cuts.get(slot, {}).items():
                     stays = ~np.isin(trace.channels.roots(labels), removed)
                     constants[position] = constants[position].compress(stays, axis)
-        found = operator(Between(trace.network, node, constants))
+        assert couple.maker.geometry is not None
+        found = operator(Between(trace.network, node, constants, couple.maker.geometry.feature_axis))
         assert found is not None
         operators.append(found)
     return chain(operators)

@@ -21,11 +21,12 @@ from reap_onnx.ops.conv import window_of
 
 @dataclass(frozen=True)
 class Between:
-    """A node, and its constant inputs by position, without the channels that are gone."""
+    """A node, its constant inputs by position, without the channels that are gone, and the axis of the channels."""
 
     network: Network
     node: Node
     constants: Mapping[int, np.ndarray]
+    axis: int = 1
 
     @property
     def before(self) -> tuple[int, ...]:
@@ -57,12 +58,17 @@ class Between:
 
 Rule = Callable[[Between], Operator | None]
 RULES: dict[str, Rule] = {}
+_ANYWHERE = ("Identity", "Dropout", "Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Gelu")
 
 
 def operator(between: Between) -> Operator | None:
-    """The operator of a node with its derivative; None where there is none."""
+    """The operator of a node with its derivative; None where there is none.
+
+    What treats channels and places apart is known with channels on axis 1 alone.
+    """
     rule = RULES.get(between.node.op)
-    return None if rule is None else rule(between)
+    known = between.axis % len(between.before) == 1 or between.node.op in _ANYWHERE
+    return rule(between) if rule is not None and known else None
 
 
 def _rule(*ops: str) -> Callable[[Rule], Rule]:

@@ -80,3 +80,15 @@ def test_a_depthwise_convolution_on_the_way() -> None:
     found = couples(net.model(head(net, net.op("Relu", h), 5)))
     assert [node.op for node in found["stem"].between] == ["Relu", "Conv", "Relu"]
     assert np.isin([6], [len(found["stem"].maker.features)]).all()
+
+
+@pytest.mark.parametrize(("op", "found"), [("Relu", True), ("Mul", False)])
+def test_channels_on_the_last_axis(op: str, found: bool) -> None:
+    """Behind a product of matrices the second axis holds places: what tells channels from places is not known."""
+    net = Net()
+    h = net.op("Add", net.op("MatMul", net.input("N", 7, 4), net.noise(4, 6)), net.noise(6))
+    h = net.op(op, h, *([net.noise(7, 1)] if op == "Mul" else []))
+    h = net.op("Relu", net.op("Add", net.op("MatMul", h, net.noise(6, 5)), net.noise(5)))
+    assert (
+        any(c.maker.node.index == 0 for c in couples(net.model(net.op("MatMul", h, net.noise(5, 3)))).values()) == found
+    )
