@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_fi
 from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost, reached_macs
+from reap_onnx.graph.couple import find_couple
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
@@ -342,11 +343,18 @@ def _choose(
         paths = [_weighed(sensitivity, path, advance) for path in paths]
     with run.stage("allocation"):
         if options.target.kind == "params":
-            budget -= sum(len(tap.layer.features) for tap in taps.values() if tap.adds_bias)
+            budget -= _new_biases(trace, prunable, taps.values())
         kept = allocate([curve(path, options) for path in paths], cost, budget)
     changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:
         return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, REFIT_ROWS, advance)
+
+
+def _new_biases(trace: Trace, groups: Sequence[Group], taps: Iterable[Tap]) -> int:
+    """Elements of the biases that the refit may add."""
+    couples = [couple for couple in (find_couple(trace, group) for group in groups) if couple is not None]
+    layers = [tap.layer for tap in taps if tap.adds_bias] + [c.maker for c in couples if c.adds_bias]
+    return sum({layer.node.index: len(layer.features) for layer in layers}.values())
 
 
 def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from examples.net import Net
 from nets import chaotic_net, images, macs, outputs, params, residual_net, widths
 from reap_onnx import pipeline
 from reap_onnx.errors import CheckError, OutputError, PlanError, TargetError, UsageError
@@ -98,6 +99,16 @@ def test_macs_are_at_or_under_the_target(net: onnx.ModelProto, fraction: float) 
     result = prune(net, PruneOptions(Target("macs", fraction=fraction)))
     assert fraction - 0.1 < macs(result.model) / macs(net) <= fraction
     assert (result.summary.before.macs, result.summary.after.macs) == (macs(net), macs(result.model))
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.7, 0.9])
+def test_biases_that_the_refit_adds_count(fraction: float) -> None:
+    bare = Net()
+    h = bare.op("Relu", bare.op("Conv", bare.input("N", 3, 8, 8), bare.noise(16, 3, 1, 1)))
+    h = bare.op("Relu", bare.op("Conv", h, bare.noise(8, 16, 1, 1)))
+    model = bare.model(bare.op("Conv", h, bare.noise(4, 8, 1, 1)))
+    result = prune(model, PruneOptions(Target("params", fraction=fraction)))
+    assert params(result.model) <= fraction * params(model)
 
 
 def test_params_are_at_or_under_the_target(net: onnx.ModelProto) -> None:

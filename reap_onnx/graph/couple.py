@@ -26,6 +26,12 @@ class Couple:
     between: tuple[Node, ...]
     reader: Layer
 
+    @property
+    def adds_bias(self) -> bool:
+        """Whether a refit gives the maker a bias that it does not have yet."""
+        intercept = self.made.intercept
+        return intercept is not None and intercept.slot == self.maker.bias and not self.maker.has_bias
+
 
 def find_couple(trace: Trace, group: Group) -> Couple | None:
     """The couple around a group; None where there is none, or an operator between has no derivative.

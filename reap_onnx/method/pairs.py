@@ -45,7 +45,6 @@ class Shelf:
         self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         self._network = trace.network
         self._room = min(ROWS // self._places(couple.reader), *map(self._fitting, (couple.maker, couple.reader)))
-        self._room = max(1, self._room)
         self._chunk = max(1, CHUNK // max(self._places(couple.maker), self._places(couple.reader)))
 
     def add(self, was: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> None:
@@ -63,11 +62,12 @@ class Shelf:
 
     def _fitting(self, layer: Layer) -> int:
         assert layer.geometry is not None
-        return NUMBERS // (self._places(layer) * layer.geometry.columns(layer.inputs).size)
+        numbers = layer.geometry.columns(layer.inputs).size + 4 * len(layer.features)  # rows, and what is made of them
+        return NUMBERS // (self._places(layer) * numbers)
 
 
 def refit_couple(trace: Trace, shelf: Shelf, removed: Labels, weights: Constants) -> dict[Slot, np.ndarray]:
-    """New constants of both layers of a couple, in their original shapes.
+    """New constants of both layers of a couple, in their original shapes; none where no sample had room.
 
     Parameters
     ----------
@@ -79,6 +79,8 @@ def refit_couple(trace: Trace, shelf: Shelf, removed: Labels, weights: Constants
         Constants that are new by now; the others are as they were.
     """
     couple, tap = shelf.couple, shelf.tap
+    if not shelf.samples:
+        return {}
     first = _Side(trace, couple.maker, couple.made, removed, weights)
     second = _Side(trace, couple.reader, tap.target, removed, weights)
     low, high = tap.clip or (-np.inf, np.inf)

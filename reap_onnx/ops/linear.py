@@ -29,7 +29,11 @@ class LinearGeometry:
     data_axis: int = -1
     feature_axis: int = -1
     window: None = None
-    dense: bool = True
+
+    @property
+    def dense(self) -> bool:
+        """Whether dense rows can be had: channels stay on their axis."""
+        return self.data_axis == self.feature_axis
 
     def positions(self, output: tuple[int, ...]) -> int:
         """Vectors in one sample."""

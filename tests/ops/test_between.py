@@ -110,6 +110,7 @@ def test_every_rule_is_tested() -> None:
         ("Div", [np.zeros((C, 1, 1), np.float32)], {}),
         ("Gelu", [], {"approximate": "tanh"}),
         ("MaxPool", [], {"kernel_shape": [4, 4], "strides": [4, 4], "ceil_mode": 1}),
+        ("MaxPool", [], {"kernel_shape": [7, 7], "strides": [2, 2], "ceil_mode": 1}),
         ("Softmax", [], {}),
     ],
 )
