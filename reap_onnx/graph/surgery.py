@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +17,24 @@ from reap_onnx.ops.registry import find_rule
 
 if TYPE_CHECKING:
     from reap_onnx.graph.trace import Trace
+
+
+def cut_constant(value: np.ndarray, axes: Mapping[int, Labels], stays: Callable[[Labels], np.ndarray]) -> np.ndarray:
+    """A constant without the channels that are gone; itself where none is.
+
+    Parameters
+    ----------
+    axes
+        Axis -> labels along it (see ``Trace.cut``).
+    stays
+        Labels -> which of them stay, bool of the same shape.
+    """
+    for axis, labels in axes.items():
+        kept = np.atleast_2d(stays(labels))
+        if not kept.all():
+            blocks = zip(np.split(value, len(kept)), kept, strict=True)
+            value = np.concatenate([block.compress(row, axis) for block, row in blocks])
+    return value
 
 
 class Surgeon:
@@ -105,12 +123,7 @@ class Surgeon:
         return self.trace.constant(node.input(slot.input))
 
     def _cut(self, slot: Slot, value: np.ndarray, axes: dict[int, Labels]) -> None:
-        cut = value
-        for axis, labels in axes.items():
-            stays = np.atleast_2d(self._stays(labels))
-            if not stays.all():
-                blocks = zip(np.split(cut, len(stays)), stays, strict=True)
-                cut = np.concatenate([block.compress(kept, axis) for block, kept in blocks])
+        cut = cut_constant(value, axes, self._stays)
         if cut is not value:
             self.replace(slot, cut)
 

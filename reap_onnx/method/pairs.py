@@ -9,6 +9,7 @@ import numpy as np
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.couple import Couple
 from reap_onnx.graph.layer import Geometry, Layer
+from reap_onnx.graph.surgery import cut_constant
 from reap_onnx.graph.targets import Target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import written
@@ -174,10 +175,11 @@ def _between(trace: Trace, couple: Couple, removed: Labels, weights: Constants) 
         for position, name in enumerate(node.inputs):
             if name in trace.network.constants:
                 slot = Slot(node.index, position)
-                constants[position] = _value(trace, slot, weights)
-                for axis, labels in trace.cuts.get(slot, {}).items():
-                    stays = ~np.isin(trace.channels.roots(labels), removed)
-                    constants[position] = constants[position].compress(stays, axis)
+                constants[position] = cut_constant(
+                    _value(trace, slot, weights),
+                    trace.cuts.get(slot, {}),
+                    lambda labels: ~np.isin(trace.channels.roots(labels), removed),
+                )
         assert couple.maker.geometry is not None
         found = operator(Between(trace.network, node, constants, couple.maker.geometry.feature_axis))
         assert found is not None
