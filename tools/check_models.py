@@ -19,7 +19,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,12 @@ from reap_onnx.errors import CheckError, ReapError
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Network
-from reap_onnx.report.summary import GroupRow
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_wiring, wiring_error
 
 COLLECTION = Path(onnx.backend.test.__file__).parent / "data"
 SIZE = 64  # of an axis that a model leaves open
 REACH = 0.99  # of the MACs, that groups which can be pruned must reach
-WIDE = 4_000_000  # weights of a layer; what a larger one reads is left alone, since its statistics take minutes
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,6 @@ class Row:
     inspect_s: float = 0.0
     prune_s: float = 0.0
     frozen: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
     failure: str = ""
 
     def __str__(self) -> str:
@@ -66,7 +62,6 @@ class Row:
             f"wiring {self.wiring:.1e}  inspect {self.inspect_s:4.1f} s  prune {self.prune_s:5.1f} s"
         )
         lines = [f"    stays: {line}" for line in self.frozen]
-        lines += [f"    left alone here: {name} (a layer of more than {WIDE:,} weights reads it)" for name in self.left]
         return "\n".join([f"{text}  {self.failure}".rstrip(), *lines])
 
 
@@ -98,9 +93,8 @@ def check(path: Path, name: str, target: str = "0.5", samples: int = 8) -> Row:
             reach=found.reach,
             inspect_s=time.perf_counter() - start,
             frozen=tuple(f"{group.name} ({group.width}): {group.frozen}" for group in found.groups if group.frozen),
-            left=_left_alone(model, found.groups),
         )
-        options = PruneOptions(Target.parse("macs", target), freeze=tuple(escape(name) for name in row.left))
+        options = PruneOptions(Target.parse("macs", target))
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "pruned.onnx"
@@ -115,14 +109,6 @@ def check(path: Path, name: str, target: str = "0.5", samples: int = 8) -> Row:
     except ReapError as error:
         row = replace(row, failure=f"{type(error).__name__}: {error}")
     return row
-
-
-def _left_alone(model: onnx.ModelProto, groups: Sequence[GroupRow]) -> tuple[str, ...]:
-    """Makers of groups that a very large layer reads."""
-    sizes = {tensor.name: np.prod(tensor.dims) for tensor in model.graph.initializer}
-    layers = {n.name or n.output[0]: sizes.get(n.input[1], 0) for n in model.graph.node if len(n.input) > 1}
-    wide = [group for group in groups if not group.frozen and max(map(layers.__getitem__, group.read_by)) > WIDE]
-    return tuple(name for group in wide for name in group.made_by)
 
 
 # -- the nine networks -------------------------------------------------------------------------------------------------

@@ -130,13 +130,14 @@ def score_errors(options: argparse.Namespace) -> None:
     y = x @ rng.standard_normal((x.shape[1], features)) + 0.1 * rng.standard_normal((rows, features))
     units = np.append(np.repeat(np.arange(channels), taps), -1)
     gram, cross = x.T @ x / rows, x.T @ y / rows
-    ridge = ridge_of(gram, options.ridge)
+    exact = Problem(gram, cross, units)
+    ridge = ridge_of(exact.scale, options.ridge)
     wanted = brute_force(x, y, units, channels, ridge)
     sums = Accumulator(channels * taps, features, intercept=True)
     sums.add(x[:, :-1].astype(np.float32), y.astype(np.float32))
     normal = sums.result()
     for name, problem in (
-        ("products in float64", Problem(gram, cross, units)),
+        ("products in float64", exact),
         ("products in float32, as in a run", Problem(normal.gram / rows, normal.cross / rows, units)),
     ):
         worst = float(np.max(np.abs(scores([problem], channels, options.ridge) / wanted - 1)))

@@ -21,7 +21,7 @@ from reap_onnx.ops.between import Between, operator
 from reap_onnx.runtime.statistics import Tap
 
 ROWS = 64_000  # output positions of the reader, over whole samples
-NUMBERS = 64_000_000  # in the rows of either layer at most
+NUMBERS = 64_000_000  # in the rows of either layer at most, half as many in their weights
 CHUNK = 8_000  # positions that are worked on at a time, for the caches
 ROUNDS = 1
 STEPS = 10
@@ -45,7 +45,11 @@ class Shelf:
         self.couple, self.tap = couple, tap
         self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         self._network = trace.network
-        self._room = min(ROWS // self._places(couple.reader), *map(self._fitting, (couple.maker, couple.reader)))
+        weights = sum(
+            trace.network.constants[x.node.inputs[x.weight.input]].size for x in (couple.maker, couple.reader)
+        )
+        rows = ROWS if weights <= NUMBERS // 2 else 0
+        self._room = min(rows // self._places(couple.reader), *map(self._fitting, (couple.maker, couple.reader)))
         self._chunk = max(1, CHUNK // max(self._places(couple.maker), self._places(couple.reader)))
 
     def add(self, was: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> None:

@@ -12,8 +12,8 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Intercept, Target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
-from reap_onnx.numerics.gram import Normal
-from reap_onnx.numerics.path import Problem, ridge_of
+from reap_onnx.numerics.gram import Equations, Rows
+from reap_onnx.numerics.path import Problem, RowProblem, ridge_of
 from reap_onnx.numerics.refit import ClippedRows, refit, refit_clipped
 from reap_onnx.runtime.statistics import Tap
 
@@ -28,7 +28,9 @@ def column_labels(trace: Trace, tap: Tap) -> Labels:
     return np.pad(columns, ((0, 0), (0, 1))) if tap.intercept else columns
 
 
-def group_problems(trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, removed: Labels) -> list[Problem]:
+def group_problems(
+    trace: Trace, tap: Tap, normals: Sequence[Equations], group: Group, removed: Labels
+) -> list[Problem | RowProblem]:
     """The problems of one layer in which the units of ``group`` compete; columns of ``removed`` channels are gone.
 
     The weight makes errors relative to the variance of the layer's target, so that layers can be added up. Features
@@ -40,23 +42,21 @@ def group_problems(trace: Trace, tap: Tap, normals: Sequence[Normal], group: Gro
     labels = column_labels(trace, tap)
     blocks = len(normals)
     features = np.isin(trace.channels.roots(tap.layer.features), removed).reshape(blocks, -1)
-    problems = []
+    weight = 1.0 / variance if variance > 0 else 0.0
+    problems: list[Problem | RowProblem] = []
     for block, normal in enumerate(normals):
         alive = ~np.isin(labels[block], removed)
         at = np.searchsorted(group.units, labels[block][alive], sorter=order).clip(max=len(order) - 1)
         units = np.where(group.units[order[at]] == labels[block][alive], order[at], -1)
-        problems.append(
-            Problem(
-                gram=normal.gram[np.ix_(alive, alive)] / normal.rows,
-                cross=normal.cross[alive][:, ~features[block]] / normal.rows,
-                units=units,
-                weight=1.0 / variance if variance > 0 else 0.0,
-            )
-        )
+        if isinstance(normal, Rows):
+            problems.append(RowProblem(normal.x[:, alive], normal.y[:, ~features[block]], units, weight))
+        else:
+            gram, cross = normal.gram[np.ix_(alive, alive)], normal.cross[alive][:, ~features[block]]
+            problems.append(Problem(gram / normal.rows, cross / normal.rows, units, weight))
     return problems
 
 
-def feature_variance(normal: Normal) -> np.ndarray:
+def feature_variance(normal: Equations) -> np.ndarray:
     """Variance of each target feature, (M,)."""
     return np.maximum(normal.square / normal.rows - (normal.total / normal.rows) ** 2, 0.0)
 
@@ -64,7 +64,7 @@ def feature_variance(normal: Normal) -> np.ndarray:
 def refitted(
     trace: Trace,
     tap: Tap,
-    normals: Sequence[Normal],
+    normals: Sequence[Equations],
     removed: Labels,
     rows: Sequence[ClippedRows | None] = (),
 ) -> dict[Slot, np.ndarray]:
@@ -85,14 +85,13 @@ def refitted(
         prior = old[block] * scale[block]
         if tap.intercept:
             prior = np.concatenate([prior, shift[block][None]])
-        gram, cross = normal.gram / normal.rows, normal.cross / normal.rows
         solution = np.zeros_like(prior)
-        ridge, sample = ridge_of(gram, RIDGE), rows[block] if rows else None
+        ridge, sample = ridge_of(normal.scale, RIDGE), rows[block] if rows else None
         if sample is None:
-            solution[keep] = refit(gram, cross, keep, ridge, prior, intercept=tap.intercept)
+            solution[keep] = refit(normal, keep, ridge, prior, intercept=tap.intercept)
         else:
             solution[keep] = refit_clipped(
-                gram, cross, keep, ridge, prior, sample, rounds=CLIPPED_ROUNDS, intercept=tap.intercept
+                normal, keep, ridge, prior, sample, rounds=CLIPPED_ROUNDS, intercept=tap.intercept
             )
         new[block] = solution[: old.shape[1]]
         if tap.intercept:

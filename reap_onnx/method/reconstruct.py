@@ -18,7 +18,7 @@ from reap_onnx.method.pairs import Shelf, refit_couple
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.method.select import GroupPath
 from reap_onnx.model.network import Network, Slot
-from reap_onnx.numerics.gram import Normal
+from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.statistics import Tap, collect
@@ -59,7 +59,7 @@ def reconstruct(
     jobs = _jobs(trace, taps, groups, fixed)
     taps_of = {job.index: job.tap for job in jobs}
     pending = {group.name for job in jobs for group in job.groups}
-    shared: dict[str, list[Normal]] = {}
+    shared: dict[str, list[Equations]] = {}
     waves = list(_waves(network, jobs))
     with (
         Stream(network, dataset, batch=options.batch, providers=options.providers) as original,
@@ -146,7 +146,7 @@ def _watched(
         yield was, now
 
 
-def _merged(normals: Sequence[Normal], earlier: Sequence[Normal]) -> list[Normal]:
+def _merged(normals: Sequence[Equations], earlier: Sequence[Equations]) -> list[Equations]:
     """Normal equations of one block each, with those of layers before that share the weight."""
     return [a.merge(b) for a, b in zip(normals, earlier, strict=True)] if earlier else list(normals)
 
@@ -155,7 +155,7 @@ def _all(removed: Mapping[str, Labels]) -> Labels:
     return np.concatenate([np.zeros(0, np.int64), *removed.values()])
 
 
-def _choose(trace: Trace, tap: Tap, normals: Sequence[Normal], group: Group, others: Labels, kept: int) -> Labels:
+def _choose(trace: Trace, tap: Tap, normals: Sequence[Equations], group: Group, others: Labels, kept: int) -> Labels:
     problems = group_problems(trace, tap, normals, group, others)
     return group.units[removal_path(problems, len(group.units), RIDGE, stop=kept).order]
 

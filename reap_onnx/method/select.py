@@ -17,14 +17,14 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.allocate import Curve
-from reap_onnx.numerics.gram import Normal
+from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import Path, removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.statistics import Tap
 
-Statistics = Mapping[int, list[Normal]]
-"""Normal equations of each layer's blocks, by the index of its node."""
+Statistics = Mapping[int, list[Equations]]
+"""Equations equations of each layer's blocks, by the index of its node."""
 
 _NONE: Labels = np.zeros(0, np.int64)
 

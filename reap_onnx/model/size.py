@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,13 +28,21 @@ def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def is_large(model: onnx.ModelProto) -> bool:
     """Whether a model has to keep its weights in a file of their own."""
-    stored = sum(len(tensor.raw_data) for tensor in tensors(model.graph))
-    return stored > EXTERNAL_FROM or model.ByteSize() > EXTERNAL_FROM
+    return stored(model) > EXTERNAL_FROM or (stored(model) > EXTERNAL_FROM // 2 and model.ByteSize() > EXTERNAL_FROM)
+
+
+def stored(model: onnx.ModelProto) -> int:
+    """Bytes that the tensors of a model take, from their shapes: looking at the data would copy them."""
+    return sum(math.prod(tensor.dims) * _itemsize(tensor.data_type) for tensor in tensors(model.graph))
 
 
 def byte_size(model: onnx.ModelProto) -> int:
     """Bytes of a model; for a large one those of its weights, which are as good as all of it."""
-    return sum(len(t.raw_data) for t in tensors(model.graph)) if is_large(model) else model.ByteSize()
+    return stored(model) if is_large(model) else model.ByteSize()
+
+
+def _itemsize(data_type: int) -> int:
+    return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize if data_type else 0
 
 
 def digest(model: onnx.ModelProto) -> str:

@@ -13,6 +13,8 @@ Doubles = npt.NDArray[np.float64]
 
 _CHUNK = 8192  # rows summed in float32 before they go into the float64 sums
 _LARGEST = 1e15  # a chunk of products of such values still fits into float32
+_WIDE = 1024  # columns from which on rows are kept themselves,
+_FEW = 0.5  # as long as there are fewer of them than this share of the columns
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Normal:
     total: Doubles
     rows: int
 
-    def merge(self, other: Normal) -> Normal:
+    def merge(self, other: Equations) -> Normal:
         """Return the sums over the rows of both.
 
         Raises
@@ -48,6 +50,7 @@ class Normal:
         ValueError
             The two have different shapes.
         """
+        other = other.sums() if isinstance(other, Rows) else other
         if self.cross.shape != other.cross.shape:
             raise ValueError(f"sums of shape {self.cross.shape} and {other.cross.shape} cannot be merged")
         return Normal(
@@ -59,16 +62,70 @@ class Normal:
         )
 
     @property
-    def variance(self) -> float:
-        """Mean squared distance of ``y`` from its mean, summed over the features; 0 without rows."""
-        if self.rows == 0:
-            return 0.0
-        mean = self.total / self.rows
-        return float(np.maximum(self.square / self.rows - mean * mean, 0.0).sum())
+    def scale(self) -> float:
+        """Mean of the squares of ``x``: the mean of the diagonal of ``G``."""
+        return float(np.diagonal(self.gram).mean()) / self.rows if self.gram.size and self.rows else 0.0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """``X`` and ``Y`` themselves, where their rows are so few that the sums of a :class:`Normal` would be larger.
+
+    Parameters
+    ----------
+    x : (rows, D) float32
+        The constant 1 last, with an intercept.
+    y : (rows, M) float32
+    """
+
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.float32]
+
+    def merge(self, other: Equations) -> Equations:
+        """Return the rows of both; their sums, where the other one has sums.
+
+        Raises
+        ------
+        ValueError
+            The two have different shapes.
+        """
+        if isinstance(other, Normal):
+            return other.merge(self)
+        if self.x.shape[1:] != other.x.shape[1:] or self.y.shape[1:] != other.y.shape[1:]:
+            raise ValueError(f"rows of shape {self.x.shape} and {other.x.shape} cannot be merged")
+        return Rows(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]))
+
+    def sums(self) -> Normal:
+        """Return the sums over these rows."""
+        x, y = self.x.astype(np.float64), self.y.astype(np.float64)
+        return Normal(x.T @ x, x.T @ y, self.square, self.total, self.rows)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.x)
+
+    @property
+    def square(self) -> Doubles:
+        """Sum of ``y ** 2``, (M,) float64."""
+        return np.asarray(np.square(self.y, dtype=np.float64).sum(axis=0))
+
+    @property
+    def total(self) -> Doubles:
+        """Sum of ``y``, (M,) float64."""
+        return np.asarray(self.y.sum(axis=0, dtype=np.float64))
+
+    @property
+    def scale(self) -> float:
+        """Mean of the squares of ``x``."""
+        return float(np.square(self.x, dtype=np.float64).mean()) if self.x.size else 0.0
+
+
+Equations = Normal | Rows
 
 
 class Accumulator:
-    """Adds rows to the sums of a :class:`Normal`.
+    """Adds rows to the sums of a :class:`Normal`; keeps them, as :class:`Rows`, while they are few and wide.
 
     Products are made in float32, about the mean of the first rows (sums of products far from zero would drown what
     varies in rounding), and go into float64 sums every few thousand rows; the shift is undone in :meth:`result`.
@@ -83,6 +140,45 @@ class Accumulator:
 
     def __init__(self, columns: int, features: int, intercept: bool) -> None:
         self._intercept = intercept
+        self._shape = columns, features
+        self._held: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
+        self._room = int(_FEW * columns) if columns >= _WIDE else 0
+        self._sums: _Sums | None = None
+
+    def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+        """Add ``x`` (n, columns) and ``y`` (n, features), float32.
+
+        Raises
+        ------
+        ValueError
+            The shapes are not those promised, or a value is not finite or beyond 1e15.
+        """
+        columns, features = self._shape
+        if x.shape != (len(x), columns) or y.shape != (len(x), features):
+            raise ValueError(f"rows of shape {x.shape} and {y.shape} where (n, {columns}) and (n, {features}) are due")
+        for name, values in (("x", x), ("y", y)):
+            if not np.abs(values).max(initial=0.0) < _LARGEST:
+                raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
+        if self._sums is None and sum(len(x) for x, _ in self._held) + len(x) < self._room:
+            self._held.append((x.astype(np.float32), y.astype(np.float32)))
+            return
+        self._sums = self._sums or _Sums(columns, features)
+        for rows in (*self._held, (x, y)):
+            self._sums.add(*rows)
+        self._held.clear()
+
+    def result(self) -> Equations:
+        """Return the sums, or the rows, so far; more may be added afterwards."""
+        if self._held:
+            x, y = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
+            return Rows(np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1) if self._intercept else x, y)
+        return (self._sums or _Sums(*self._shape)).result(self._intercept)
+
+
+class _Sums:
+    """Sums of products."""
+
+    def __init__(self, columns: int, features: int) -> None:
         self._rows = 0
         self._pending = 0
         self._x_shift = np.zeros(columns, np.float32)
@@ -96,19 +192,7 @@ class Accumulator:
         self._cross_part = np.zeros((columns, features), np.float32, order="F")
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
-        """Add ``x`` (n, columns) and ``y`` (n, features), float32.
-
-        Raises
-        ------
-        ValueError
-            The shapes are not those promised, or a value is not finite or beyond 1e15.
-        """
-        columns, features = self._cross.shape
-        if x.shape != (len(x), columns) or y.shape != (len(x), features):
-            raise ValueError(f"rows of shape {x.shape} and {y.shape} where (n, {columns}) and (n, {features}) are due")
-        for name, values in (("x", x), ("y", y)):
-            if not np.abs(values).max(initial=0.0) < _LARGEST:
-                raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
+        """Add rows that have been checked."""
         if self._rows == 0 and len(x):
             self._x_shift = x[:_CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
             self._y_shift = y[:_CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -118,8 +202,8 @@ class Accumulator:
             self._add_chunk(x[start:stop], y[start:stop])
             start = stop
 
-    def result(self) -> Normal:
-        """Return the sums so far; more rows may be added afterwards."""
+    def result(self, intercept: bool) -> Normal:
+        """Return the sums so far."""
         self._flush()
         n = self._rows
         mean_x, mean_y = self._x_shift.astype(np.float64), self._y_shift.astype(np.float64)
@@ -127,7 +211,7 @@ class Accumulator:
         lower = np.tril(self._gram + np.outer(self._x_sum, mean_x) + np.outer(mean_x, x_total))
         gram = lower + np.tril(lower, -1).T
         cross = self._cross + np.outer(self._x_sum, mean_y) + np.outer(mean_x, y_total)
-        if self._intercept:
+        if intercept:
             gram = np.block([[gram, x_total[:, None]], [x_total[None, :], np.full((1, 1), float(n))]])
             cross = np.vstack([cross, y_total])
         square = self._square + 2 * mean_y * self._y_sum + n * mean_y * mean_y

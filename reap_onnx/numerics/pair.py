@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse.linalg import LinearOperator, cg
 
-from reap_onnx.numerics.factor import factor, inverse
+from reap_onnx.numerics.factor import factor, inverse, solve
 from reap_onnx.numerics.linearize import Operator
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+
+_DAMPING = 1e-3  # of the mean of a Gram matrix's diagonal, in the preconditioner
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,20 @@ def _error(points: Sequence[_Point]) -> float:
     return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
 
 
-def _gram(parts: Sequence[Floats]) -> Doubles:
-    total = np.zeros((parts[0].shape[1],) * 2)
+def _damped(parts: Sequence[Floats], count: int) -> tuple[Callable[[Doubles], Doubles], float]:
+    """``(X'X / count + damping)^-1`` as a function, by whichever of ``X'X`` and ``XX'`` is smaller; the mean square."""
+    columns, rows = parts[0].shape[1], sum(len(part) for part in parts)
+    size = float(sum(np.square(part, dtype=np.float64).sum() for part in parts)) / columns / count
+    damping = _DAMPING * size
+    if rows < columns:
+        x = np.concatenate(parts).astype(np.float64) / np.sqrt(count)
+        lower = factor(x @ x.T + damping * np.eye(rows))
+        return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping), size
+    gram = np.zeros((columns, columns))
     for part in parts:
-        total += part.T @ part
-    return total
+        gram += part.T @ part
+    whole = inverse(factor(gram / count + damping * np.eye(columns)))
+    return lambda right: np.asarray(whole @ right), size
 
 
 def _step(
@@ -151,12 +162,12 @@ def _step(
             sums += join(point.rows.T @ made, point.read.T @ out)
         return sums / count
 
-    grams = [_gram([point.rows for point in points]), _gram([point.read for point in points])]
+    inverses, sizes = zip(
+        *(_damped([getattr(p, name) for p in points], count) for name in ("rows", "read")), strict=True
+    )
     signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), points[0].error.shape)
     reached = np.square(points[0].backward(signs)[0]).mean(0, dtype=np.float64)
     reached = np.maximum(reached, 1e-4 * reached.max()) + 1e-30
-    sizes = [np.trace(gram) / len(gram) / count for gram in grams]
-    inverses = [inverse(factor(g / count + 1e-3 * s * np.eye(len(g)))) for g, s in zip(grams, sizes, strict=True)]
     damping = join(np.full(first.shape, ridge * sizes[0] * reached.mean()), np.full(second.shape, ridge * sizes[1]))
 
     def curvature(vector: Doubles) -> Doubles:
@@ -165,7 +176,7 @@ def _step(
 
     def precondition(vector: Doubles) -> Doubles:
         one, two = split(vector)
-        return join(inverses[0] @ one / reached, inverses[1] @ two)
+        return join(inverses[0](one) / reached, inverses[1](two))
 
     shape = (len(damping),) * 2
     downhill = -pull([point.error for point in points])

@@ -14,11 +14,12 @@ columns in several problems: its price is the sum of its prices in each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas
+from scipy.linalg import blas, solve_triangular
 
 from reap_onnx.numerics.factor import factor, inverse, solve
 
@@ -30,7 +31,6 @@ _RESTART_SHARE = 4  # a fresh inverse once 1/4 of its columns are gone,
 _RESTART_ROWS = 64  # and not for fewer columns than these,
 _LOST = 1e-9  # or as soon as a diagonal entry has lost nine digits
 _TIE = 1e-9  # prices closer than this, relatively, are equal: the lowest index goes
-_SWAP_DEPTH = 16  # units that a swap considers to drop, the cheapest ones
 
 
 @dataclass(frozen=True)
@@ -47,39 +47,91 @@ class Problem:
         Unit (0 .. U - 1) that owns each column; -1 for columns that always stay.
     weight
         Importance of this consumer's error, at least 0.
-    feature_weights : (M,) float64, optional
-        Importance of each output feature in the selection, at least 0; all 1 when not given. Refitted weights do not
-        depend on it.
 
     Raises
     ------
     ValueError
-        Shapes disagree, or a weight is negative or not finite.
+        Shapes disagree, or the weight is negative or not finite.
     """
 
     gram: Doubles
     cross: Doubles
     units: Ints
     weight: float = 1.0
-    feature_weights: Doubles | None = None
 
     def __post_init__(self) -> None:
-        columns, features = self.cross.shape
+        columns = len(self.cross)
         if self.gram.shape != (columns, columns) or self.units.shape != (columns,):
             raise ValueError(
                 f"gram {self.gram.shape}, cross {self.cross.shape} and units {self.units.shape} do not fit each other"
             )
-        if self.feature_weights is not None and self.feature_weights.shape != (features,):
-            raise ValueError(f"feature weights {self.feature_weights.shape} do not fit {features} features")
-        importance = self.importance
-        if not np.isfinite(importance).all() or (importance < 0).any():
-            raise ValueError("weights are finite and not negative")
+        _check_weight(self.weight)
 
     @property
-    def importance(self) -> Doubles:
-        """Weight of each output feature in the error, (M,)."""
-        ones = np.ones(self.cross.shape[1])
-        return self.weight * (ones if self.feature_weights is None else self.feature_weights)
+    def scale(self) -> float:
+        """Mean of the diagonal of ``gram``."""
+        return float(np.diagonal(self.gram).mean()) if self.gram.size else 0.0
+
+    def reduce(self, ridge: float, free: Bools) -> _Primal:
+        """Fold the absolute ridge and the weight in, order the columns of free units, and eliminate all others."""
+        fixed, loose, units = _split(self.units, free)
+        cross = self.cross * np.sqrt(self.weight)
+        gram = self.gram[np.ix_(loose, loose)]
+        gram[np.diag_indices_from(gram)] += ridge
+        right = cross[loose]
+        if fixed.size and loose.size:
+            corner = self.gram[np.ix_(fixed, fixed)]
+            corner[np.diag_indices_from(corner)] += ridge
+            edge = self.gram[np.ix_(fixed, loose)]
+            weights = solve(factor(corner), np.hstack([edge, cross[fixed]]))
+            gram -= edge.T @ weights[:, : loose.size]
+            right -= edge.T @ weights[:, loose.size :]
+        return _Primal(gram, right, units)
+
+
+@dataclass(frozen=True)
+class RowProblem:
+    """The same problem given by its rows, for few rows of many columns.
+
+    Parameters
+    ----------
+    x : (n, D), y : (n, M)
+        Rows of the consumer, and what it should produce of them.
+    units, weight
+        As for :class:`Problem`.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, or the weight is negative or not finite.
+    """
+
+    x: npt.NDArray[np.floating]
+    y: npt.NDArray[np.floating]
+    units: Ints
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.units.shape != self.x.shape[1:] or len(self.x) != len(self.y):
+            raise ValueError(f"x {self.x.shape}, y {self.y.shape} and units {self.units.shape} do not fit each other")
+        _check_weight(self.weight)
+
+    @property
+    def scale(self) -> float:
+        """Mean of the squares of ``x``."""
+        return float(np.square(self.x, dtype=np.float64).mean()) if self.x.size else 0.0
+
+    def reduce(self, ridge: float, free: Bools) -> _Dual:
+        """As :meth:`Problem.reduce`; features beyond the number of rows are turned into as many."""
+        fixed, loose, units = _split(self.units, free)
+        x, y = self.x.astype(np.float64) / np.sqrt(len(self.x)), self.y * np.sqrt(self.weight / len(self.x))
+        if y.shape[1] > len(y):
+            y = np.asarray(np.linalg.qr(y.T.astype(np.float64), mode="r")).T
+        both = np.hstack([x[:, loose], y])
+        if fixed.size and loose.size:
+            corner = factor(x[:, fixed] @ x[:, fixed].T + ridge * np.eye(len(x)))
+            both = np.sqrt(ridge) * solve_triangular(corner, both, lower=True)
+        return _Dual(both[:, : loose.size], both[:, loose.size :], ridge, units)
 
 
 @dataclass(frozen=True)
@@ -98,16 +150,15 @@ class Path:
     errors: Doubles
 
 
-def ridge_of(gram: Doubles, relative: float) -> float:
-    """Absolute ridge of a problem: ``relative`` times the mean of the diagonal of ``gram`` (D, D).
+def ridge_of(scale: float, relative: float) -> float:
+    """Absolute ridge of a problem: ``relative`` times the mean ``scale`` of its Gram matrix's diagonal.
 
-    An empty or all-zero matrix has a small positive ridge.
+    A problem of zeros has a small positive ridge.
     """
-    mean = float(np.diagonal(gram).mean()) if gram.size else 0.0
-    return relative * mean if mean > 0 else 1e-12
+    return relative * scale if scale > 0 else 1e-12
 
 
-def scores(problems: Sequence[Problem], n_units: int, ridge: float) -> Doubles:
+def scores(problems: Sequence[Problem | RowProblem], n_units: int, ridge: float) -> Doubles:
     """Price of every unit: growth of the weighted error when it alone goes and everything else is refitted.
 
     Parameters
@@ -128,7 +179,7 @@ def scores(problems: Sequence[Problem], n_units: int, ridge: float) -> Doubles:
 
 
 def removal_path(
-    problems: Sequence[Problem], n_units: int, ridge: float, stop: int = 1, candidates: Bools | None = None
+    problems: Sequence[Problem | RowProblem], n_units: int, ridge: float, stop: int = 1, candidates: Bools | None = None
 ) -> Path:
     """Remove the cheapest unit, refit, and repeat: an order and the error after every removal.
 
@@ -166,87 +217,6 @@ def removal_path(
     return Path(order, errors)
 
 
-def reconstruction_error(problem: Problem, kept: Bools, square: Doubles, ridge: float) -> float:
-    """Weighted error of one problem on the units that are kept, everything refitted.
-
-    Parameters
-    ----------
-    problem
-        The consumer.
-    kept : (U,) bool
-        Units that stay.
-    square : (M,) float64
-        Mean of ``y ** 2``.
-    ridge
-        Relative ridge, as for :func:`ridge_of`; the error includes the ridge term.
-
-    Returns
-    -------
-    float
-        ``sum_m s_m (square_m - b_m' (G + ridge)^-1 b_m)`` over the kept columns.
-    """
-    stays = np.flatnonzero((problem.units < 0) | kept[problem.units])
-    matrix = problem.gram[np.ix_(stays, stays)]
-    matrix[np.diag_indices_from(matrix)] += ridge_of(problem.gram, ridge)
-    right = problem.cross[stays]
-    explained = (right * solve(factor(matrix), right)).sum(axis=0)
-    return float(problem.importance @ (square - explained))
-
-
-def swap(
-    problems: Sequence[Problem],
-    n_units: int,
-    ridge: float,
-    kept: Bools,
-    rounds: int,
-    *,
-    candidates: Bools | None = None,
-) -> Bools:
-    """Exchange kept units for removed ones as long as the error falls (after OSSCAR, ICML 2024).
-
-    A round looks at the cheapest kept units, each with every removed unit in its place, and makes the best exchange.
-    With ``d`` dropped from the kept set and ``a`` taken back, the error changes by
-    ``trace(V_d' (H_dd)^-1 V_d) - trace(R_a' (S_aa)^-1 R_a)``, where ``S`` and ``R`` are the Schur complement and the
-    residual of the removed columns without ``d``; both follow from those with ``d`` by one small update.
-
-    Parameters
-    ----------
-    problems
-        One per consumer.
-    n_units
-        Number of units ``U``.
-    ridge
-        Relative ridge, as for :func:`ridge_of`.
-    kept : (U,) bool
-        Units that stay, as the greedy path left them; not changed.
-    rounds
-        Most exchanges made.
-    candidates : (U,) bool, optional
-        Units that may go or come back, all of them when not given.
-
-    Returns
-    -------
-    (U,) bool
-        As many units as in ``kept``, with an error that is no larger.
-    """
-    free = np.ones(n_units, bool) if candidates is None else candidates
-    absent = np.flatnonzero(~free & ~kept)
-    reduced = [_reduce(_without(p, absent), ridge_of(p.gram, ridge), free) for p in problems]
-    current = kept.copy()
-    exchanges = [_Exchange(problem, current) for problem in reduced]
-    for _ in range(rounds):
-        pair = _best_exchange(exchanges, current, free)
-        if pair is None:
-            break
-        trial = current.copy()
-        trial[list(pair)] = ~trial[list(pair)]
-        changed = [_Exchange(problem, trial) for problem in reduced]
-        if sum(e.explained for e in changed) <= sum(e.explained for e in exchanges):
-            break
-        current, exchanges = trial, changed
-    return current
-
-
 @dataclass(frozen=True)
 class _Run:
     """Units that own equally many columns, which lie next to each other, unit after unit."""
@@ -267,15 +237,60 @@ class _Run:
         """Rows of ``values`` (d, m) by unit, (units, size, m)."""
         return values[self.columns].reshape(len(self.units), self.size, -1)
 
-    def blocks(self, matrix: Doubles) -> Doubles:
-        """Diagonal blocks of ``matrix`` (d, d), (units, size, size)."""
-        index = np.arange(self.columns.start, self.columns.stop).reshape(len(self.units), self.size)
-        return matrix[index[:, :, None], index[:, None, :]]
+
+class _Inverse(Protocol):
+    """``H``, of which only some rows and blocks are looked at."""
+
+    size: int
+    limit: int  # columns after whose removal a fresh inverse pays
+
+    def rows(self, columns: slice) -> Doubles: ...
+    def blocks(self, run: _Run) -> Doubles: ...
+    def clear(self, columns: slice) -> None: ...
+
+
+class _Whole:
+    """``H`` as a matrix (d, d)."""
+
+    def __init__(self, matrix: Doubles) -> None:
+        self._matrix = matrix
+        self.size = len(matrix)
+        self.limit = self.size // _RESTART_SHARE
+
+    def rows(self, columns: slice) -> Doubles:
+        return self._matrix[columns]
+
+    def blocks(self, run: _Run) -> Doubles:
+        index = np.arange(run.columns.start, run.columns.stop).reshape(len(run.units), run.size)
+        return self._matrix[index[:, :, None], index[:, None, :]]
+
+    def clear(self, columns: slice) -> None:
+        self._matrix[:, columns] = 0
+
+
+class _LowRank:
+    """``H = (1 - U'U) / ridge`` with ``U`` (n, d)."""
+
+    def __init__(self, u: Doubles, ridge: float) -> None:
+        self._u, self._ridge = u, ridge
+        self.limit, self.size = u.shape
+
+    def rows(self, columns: slice) -> Doubles:
+        product = -self._u[:, columns].T @ self._u
+        product[:, columns] += np.eye(len(product))
+        return np.asarray(product / self._ridge)
+
+    def blocks(self, run: _Run) -> Doubles:
+        own = run.rows(self._u.T)
+        return np.asarray((np.eye(run.size) - own @ own.transpose(0, 2, 1)) / self._ridge)
+
+    def clear(self, columns: slice) -> None:
+        self._u[:, columns] = 0
 
 
 @dataclass(frozen=True)
-class _Reduced:
-    """A problem with ridge and weights folded in and the columns that always stay eliminated.
+class _Primal:
+    """A problem with ridge and weight folded in and the columns that always stay eliminated.
 
     ``gram`` (d, d) and ``cross`` (d, M) belong to the columns of the free units alone, in the order of ``units`` (d,):
     by number of columns, then by unit.
@@ -284,32 +299,54 @@ class _Reduced:
     gram: Doubles
     cross: Doubles
     units: Ints
-    runs: tuple[_Run, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "runs", tuple(_runs(self.units)))
-
-    def part(self, columns: Ints) -> _Reduced:
+    def part(self, columns: Ints) -> _Primal:
         """Return the same problem on some of the columns, ascending."""
-        return _Reduced(self.gram[np.ix_(columns, columns)], self.cross[columns], self.units[columns])
+        return _Primal(self.gram[np.ix_(columns, columns)], self.cross[columns], self.units[columns])
+
+    def invert(self) -> tuple[_Inverse, Doubles]:
+        """``H`` and ``V``."""
+        lower = factor(self.gram)
+        return _Whole(inverse(lower)), solve(lower, self.cross)
+
+
+@dataclass(frozen=True)
+class _Dual:
+    """The same by rows: ``gram = x'x + ridge`` and ``cross = x'y``."""
+
+    x: Doubles
+    y: Doubles
+    ridge: float
+    units: Ints
+
+    def part(self, columns: Ints) -> _Dual:
+        """Return the same problem on some of the columns, ascending."""
+        return _Dual(self.x[:, columns], self.y, self.ridge, self.units[columns])
+
+    def invert(self) -> tuple[_Inverse, Doubles]:
+        """``H`` and ``V``."""
+        lower = factor(self.x @ self.x.T + self.ridge * np.eye(len(self.x)))
+        both = solve_triangular(lower, np.hstack([self.x, self.y]), lower=True)
+        u = np.ascontiguousarray(both[:, : self.x.shape[1]])
+        return _LowRank(u, self.ridge), u.T @ both[:, self.x.shape[1] :]
 
 
 class _System:
     """The dual system of one problem while units go: ``H - F'F`` and ``V`` on the columns that are left."""
 
-    def __init__(self, problem: _Reduced) -> None:
+    def __init__(self, problem: _Primal | _Dual) -> None:
         self._problem = problem
         self._gone: list[int] = []
         self._start()
 
     def prices(self) -> Iterator[tuple[Ints, Doubles]]:
         """Yield units and their prices; a unit that is gone has price 0."""
-        for run, whiten in zip(self._problem.runs, self._whiten, strict=True):
+        for run, whiten in zip(self._runs, self._whiten, strict=True):
             yield run.units, _squares(whiten @ run.rows(self._v))
 
     def remove(self, unit: int) -> None:
         """Take the columns of ``unit`` away and refit the others."""
-        for place, run in enumerate(self._problem.runs):
+        for place, run in enumerate(self._runs):
             slot = int(np.searchsorted(run.units, unit))
             if slot < len(run.units) and run.units[slot] == unit:
                 self._downdate(run.of(slot), self._whiten[place][slot])
@@ -324,23 +361,23 @@ class _System:
         if self._gone:
             self._problem = self._problem.part(np.flatnonzero(~np.isin(self._problem.units, self._gone)))
             self._gone.clear()
-        problem = self._problem
-        lower = factor(problem.gram)
-        self._h, self._v = inverse(lower), np.ascontiguousarray(solve(lower, problem.cross))
-        self._blocks = [run.blocks(self._h) for run in problem.runs]
+        self._runs = tuple(_runs(self._problem.units))
+        self._h, v = self._problem.invert()
+        self._v = np.ascontiguousarray(v)
+        self._blocks = [self._h.blocks(run) for run in self._runs]
         self._least = [_LOST * _diagonals(blocks) for blocks in self._blocks]
         self._whiten = [_whiten(blocks) for blocks in self._blocks]
-        self._limit = max(_RESTART_ROWS, len(self._h) // _RESTART_SHARE)
-        widest = max((run.size for run in problem.runs), default=0)
-        self._f = np.zeros((self._limit + widest, len(self._h)))
+        self._limit = max(_RESTART_ROWS, self._h.limit)
+        widest = max((run.size for run in self._runs), default=0)
+        self._f = np.zeros((self._limit + widest, self._h.size))
         self._used = 0
 
     def _downdate(self, columns: slice, whiten: Doubles) -> None:
         past = self._f[: self._used]
-        rows = whiten @ (self._h[columns] - past[:, columns].T @ past)
+        rows = whiten @ (self._h.rows(columns) - past[:, columns].T @ past)
         target = whiten @ self._v[columns]
         self._v = blas.dgemm(-1.0, target.T, rows, beta=1.0, c=self._v.T, overwrite_c=1).T
-        for run, blocks in zip(self._problem.runs, self._blocks, strict=True):
+        for run, blocks in zip(self._runs, self._blocks, strict=True):
             own = run.rows(rows.T)
             np.subtract(blocks, own @ own.transpose(0, 2, 1), out=blocks)
         self._f[self._used : self._used + len(rows)] = rows
@@ -348,10 +385,10 @@ class _System:
 
     def _bury(self, columns: slice, place: int, slot: int) -> None:
         """Leave exact zeros where the removed columns were."""
-        self._h[:, columns] = 0
+        self._h.clear(columns)
         self._f[: self._used, columns] = 0
         self._v[columns] = 0
-        self._blocks[place][slot] = np.eye(self._problem.runs[place].size)
+        self._blocks[place][slot] = np.eye(self._runs[place].size)
         self._least[place][slot] = 0
 
     def _is_sound(self) -> bool:
@@ -366,39 +403,18 @@ class _System:
         return True
 
 
-def _reduce(problem: Problem, absolute: float, free: Bools) -> _Reduced:
-    """Fold the absolute ridge and the weights in, order the columns of the free units, and eliminate all others."""
-    units = np.where((problem.units >= 0) & free[problem.units], problem.units, -1)
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight < np.inf:
+        raise ValueError("weights are finite and not negative")
+
+
+def _split(units: Ints, free: Bools) -> tuple[Ints, Ints, Ints]:
+    """Columns that always stay; columns of free units, by number of columns and then by unit; units of the latter."""
+    units = np.where((units >= 0) & free[units], units, -1)
     owned = np.bincount(units[units >= 0], minlength=len(free))
     loose = np.flatnonzero(units >= 0)
     loose = loose[np.lexsort((loose, units[loose], owned[units[loose]]))]
-    fixed = np.flatnonzero(units < 0)
-    cross = problem.cross * np.sqrt(problem.importance)
-    gram = problem.gram[np.ix_(loose, loose)]
-    gram[np.diag_indices_from(gram)] += absolute
-    right = cross[loose]
-    if fixed.size and loose.size:
-        corner = problem.gram[np.ix_(fixed, fixed)]
-        corner[np.diag_indices_from(corner)] += absolute
-        edge = problem.gram[np.ix_(fixed, loose)]
-        weights = solve(factor(corner), np.hstack([edge, cross[fixed]]))
-        gram -= edge.T @ weights[:, : loose.size]
-        right -= edge.T @ weights[:, loose.size :]
-    return _Reduced(gram, right, units[loose])
-
-
-def _without(problem: Problem, absent: Ints) -> Problem:
-    """Return the problem without the columns of the units ``absent``."""
-    if not absent.size:
-        return problem
-    stays = np.flatnonzero(~np.isin(problem.units, absent))
-    return Problem(
-        problem.gram[np.ix_(stays, stays)],
-        problem.cross[stays],
-        problem.units[stays],
-        problem.weight,
-        problem.feature_weights,
-    )
+    return np.flatnonzero(units < 0), loose, units[loose]
 
 
 def _runs(units: Ints) -> Iterator[_Run]:
@@ -435,8 +451,8 @@ def _whiten(blocks: Doubles) -> Doubles:
     return whiten
 
 
-def _systems(problems: Sequence[Problem], ridge: float, free: Bools) -> list[_System]:
-    return [_System(_reduce(problem, ridge_of(problem.gram, ridge), free)) for problem in problems]
+def _systems(problems: Sequence[Problem | RowProblem], ridge: float, free: Bools) -> list[_System]:
+    return [_System(problem.reduce(ridge_of(problem.scale, ridge), free)) for problem in problems]
 
 
 def _prices(systems: Sequence[_System], n_units: int) -> Doubles:
@@ -449,56 +465,3 @@ def _prices(systems: Sequence[_System], n_units: int) -> Doubles:
 
 def _cheapest(prices: Doubles) -> int:
     return int(np.flatnonzero(prices <= prices.min() * (1 + _TIE))[0])
-
-
-def _best_exchange(exchanges: Sequence[_Exchange], kept: Bools, free: Bools) -> tuple[int, int] | None:
-    """Find the unit to drop and the unit to take back that lower the error most, if any do."""
-    prices = np.zeros(len(kept))
-    for exchange in exchanges:
-        exchange.add_prices(prices)
-    droppable = np.flatnonzero(kept & free)
-    droppable = droppable[np.argsort(prices[droppable], kind="stable")][:_SWAP_DEPTH]
-    takeable = np.flatnonzero(~kept & free)
-    best: tuple[int, int] | None = None
-    most = 0.0
-    for dropped in droppable.tolist() if takeable.size else ():
-        gains = np.zeros(len(kept))
-        for exchange in exchanges:
-            exchange.add_gains(gains, dropped)
-        taken = int(takeable[gains[takeable].argmax()])
-        fall = gains[taken] - prices[dropped]
-        if fall > max(most, _TIE * gains[taken]):
-            best, most = (dropped, taken), float(fall)
-    return best
-
-
-class _Exchange:
-    """What one problem says about every exchange of a kept unit for a removed one."""
-
-    def __init__(self, problem: _Reduced, kept: Bools) -> None:
-        inside, outside = np.flatnonzero(kept[problem.units]), np.flatnonzero(~kept[problem.units])
-        self._kept, self._removed = problem.part(inside), problem.part(outside)
-        lower = factor(self._kept.gram)
-        self._h, self._v = inverse(lower), solve(lower, self._kept.cross)
-        self.explained = float(np.vdot(self._v, self._kept.cross))
-        edge = problem.gram[np.ix_(outside, inside)]
-        self._edge = solve(lower, edge.T).T
-        self._rest = self._removed.cross - edge @ self._v
-        schur = self._removed.gram - self._edge @ edge.T
-        self._blocks = [run.blocks(schur) for run in self._removed.runs]
-
-    def add_prices(self, total: Doubles) -> None:
-        """Add the price of every kept unit."""
-        for run in self._kept.runs:
-            total[run.units] += _squares(_whiten(run.blocks(self._h)) @ run.rows(self._v))
-
-    def add_gains(self, total: Doubles, dropped: int) -> None:
-        """Add how much every removed unit would lower the error once ``dropped`` is gone."""
-        own = np.flatnonzero(self._kept.units == dropped)
-        whiten = _whiten(self._h[np.ix_(own, own)][None])[0]
-        step = self._edge[:, own] @ whiten.T
-        rest = self._rest + step @ (whiten @ self._v[own])
-        for run, blocks in zip(self._removed.runs, self._blocks, strict=True):
-            turn = run.rows(step)
-            after = _whiten(blocks + turn @ turn.transpose(0, 2, 1))
-            total[run.units] += _squares(after @ run.rows(rest))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from reap_onnx.numerics.factor import factor, solve
+from reap_onnx.numerics.gram import Equations, Normal, Rows
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ class ClippedRows:
 
 
 def refit(
-    gram: Doubles,
-    cross: Doubles,
+    equations: Equations,
     keep: npt.NDArray[np.bool_],
     ridge: float,
     prior: Doubles | None = None,
@@ -56,18 +58,17 @@ def refit(
 
     With ``K`` the kept columns and ``R`` the ridge on the diagonal, solves
     ``(G_KK + R) W = B_K + R prior_K`` by Cholesky, written as a correction of the prior so that a problem
-    without enough data to say otherwise leaves the prior as it is.
+    without enough data to say otherwise leaves the prior as it is. Where the rows are fewer than the columns, it is
+    solved in its dual form, by a matrix of as many rows.
 
     Parameters
     ----------
-    gram : (D, D) float64
-        Mean of ``x x'``.
-    cross : (D, M) float64
-        Mean of ``x y'``.
+    equations
+        Of D columns and M features.
     keep : (D,) bool
         Columns that stay.
     ridge
-        Absolute, in the units of ``gram``, as :func:`~reap_onnx.numerics.path.ridge_of` gives it.
+        Absolute, in the units of ``G``, as :func:`~reap_onnx.numerics.path.ridge_of` gives it.
     prior : (D, M) float64, optional
         Weights to stay close to, zero when not given; rows of columns that go are not used.
     intercept
@@ -83,12 +84,11 @@ def refit(
     ValueError
         Shapes disagree, or a value is not finite.
     """
-    return _fit(gram, cross, keep, ridge, prior, intercept)[0]
+    return _fit(equations, keep, ridge, prior, intercept)[0]
 
 
 def refit_clipped(
-    gram: Doubles,
-    cross: Doubles,
+    equations: Equations,
     keep: npt.NDArray[np.bool_],
     ridge: float,
     prior: Doubles,
@@ -108,10 +108,10 @@ def refit_clipped(
 
     Parameters
     ----------
-    gram, cross, keep, ridge, prior, intercept
+    equations, keep, ridge, prior, intercept
         As for :func:`refit`.
     rows
-        Rows to look at, as many as there is room for; the linear fit itself comes from ``gram`` and ``cross``.
+        Rows to look at, as many as there is room for; the linear fit itself comes from ``equations``.
     rounds
         How often to look again; 0 gives :func:`refit`.
 
@@ -120,32 +120,73 @@ def refit_clipped(
     (K, M) float64
         Weights on the kept columns, in their order.
     """
-    linear, factored = _fit(gram, cross, keep, ridge, prior, intercept)
+    linear, solved = _fit(equations, keep, ridge, prior, intercept)
     fitted, x = linear, rows.x[:, keep]
     for _ in range(rounds if len(x) else 0):
         change = x.T @ rows.correction(x @ fitted.astype(np.float32))
-        fitted = linear + solve(factored, change.astype(np.float64) / len(x))
+        fitted = linear + solved(change.astype(np.float64) / len(x))
     return fitted
 
 
 def _fit(
-    gram: Doubles, cross: Doubles, keep: npt.NDArray[np.bool_], ridge: float, prior: Doubles | None, intercept: bool
-) -> tuple[Doubles, Doubles]:
-    """The weights of :func:`refit`, and the factor of the matrix that they solve."""
-    columns, features = cross.shape
-    if gram.shape != (columns, columns) or keep.shape != (columns,):
-        raise ValueError(f"gram {gram.shape}, cross {cross.shape} and keep {keep.shape} do not fit each other")
-    if prior is not None and prior.shape != cross.shape:
-        raise ValueError(f"prior {prior.shape} does not fit cross {cross.shape}")
+    equations: Equations, keep: npt.NDArray[np.bool_], ridge: float, prior: Doubles | None, intercept: bool
+) -> tuple[Doubles, Callable[[Doubles], Doubles]]:
+    """The weights of :func:`refit`, and ``(G_KK + R)^-1`` as a function of a right side (K, M)."""
+    columns = (equations.gram if isinstance(equations, Normal) else equations.x).shape[1]
+    features = len(equations.total)
+    if keep.shape != (columns,):
+        raise ValueError(f"{columns} columns and keep {keep.shape} do not fit each other")
+    if prior is not None and prior.shape != (columns, features):
+        raise ValueError(f"prior {prior.shape} does not fit {columns} columns and {features} features")
     kept = np.flatnonzero(keep)
-    matrix = gram[np.ix_(kept, kept)]
     start = np.zeros((len(kept), features)) if prior is None else prior[kept].astype(np.float64)
-    missing = cross[kept] - matrix @ start
+    free = intercept and bool(keep[-1:].any())
+    if isinstance(equations, Rows):
+        missing, solved = _dual(equations, kept, ridge, start, free)
+    else:
+        missing, solved = _primal(equations, kept, ridge, start, free)
+    return start + missing, solved
+
+
+def _primal(
+    normal: Normal, kept: Ints, ridge: float, start: Doubles, free: bool
+) -> tuple[Doubles, Callable[[Doubles], Doubles]]:
+    """What ``start`` (K, M) lacks, and the solver, by a factor of the Gram matrix."""
+    matrix = normal.gram[np.ix_(kept, kept)] / normal.rows
+    missing = normal.cross[kept] / normal.rows - matrix @ start
     if not np.isfinite(missing).all():
         raise ValueError("the normal equations hold values that are not finite")
     penalty = np.full(len(kept), ridge)
-    if intercept and keep[-1:].any():
+    if free:
         penalty[-1] = 0.0
     matrix[np.diag_indices_from(matrix)] += penalty
     factored = factor(matrix)
-    return start + solve(factored, missing), factored
+    return solve(factored, missing), lambda right: solve(factored, right)
+
+
+def _dual(
+    rows: Rows, kept: Ints, ridge: float, start: Doubles, free: bool
+) -> tuple[Doubles, Callable[[Doubles], Doubles]]:
+    """The same, by a factor of ``X X'``; a free last column is eliminated by taking means off."""
+    x = rows.x[:, kept].astype(np.float64) / np.sqrt(rows.rows)
+    error = rows.y / np.sqrt(rows.rows) - x @ start
+    if not np.isfinite(error).all():
+        raise ValueError("the rows hold values that are not finite")
+    mean, about = np.zeros(len(kept)), np.zeros(start.shape[1])
+    if free:
+        one = x[:, -1:]  # 1 / sqrt(rows)
+        mean, about = (x.T @ one).ravel(), (error.T @ one).ravel()
+        x, error = x - one * mean, error - one * about
+    factored = factor(x @ x.T + ridge * np.eye(len(x)))
+
+    def whole(weights: Doubles, last: Doubles) -> Doubles:
+        if free:
+            weights[-1] = last - mean[:-1] @ weights[:-1]
+        return weights
+
+    def solved(right: Doubles) -> Doubles:
+        last = right[-1] if free else np.zeros(right.shape[1])
+        rest = right - np.outer(mean, last)
+        return whole((rest - x.T @ solve(factored, x @ rest)) / ridge, last)
+
+    return whole(x.T @ solve(factored, error), about), solved

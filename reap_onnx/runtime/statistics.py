@@ -13,7 +13,7 @@ from reap_onnx.errors import DataError
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
 from reap_onnx.model.network import Network
-from reap_onnx.numerics.gram import Accumulator, Normal
+from reap_onnx.numerics.gram import Accumulator, Equations
 from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
 from reap_onnx.runtime.stream import Stream
@@ -68,7 +68,7 @@ class Tap:
 class Measured:
     """What is known of one block of a layer: its normal equations, and rows where its tap is clipped."""
 
-    normal: Normal
+    normal: Equations
     rows: ClippedRows | None
 
 
@@ -132,7 +132,7 @@ def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], r
     return batch * max(math.ceil(rows / min(POSITIONS, count) / batch) for count in positions)
 
 
-def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Normal]]:
+def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equations]]:
     """The normal equations alone."""
     return {index: [block.normal for block in blocks] for index, blocks in measured.items()}
 

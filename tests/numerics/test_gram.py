@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reap_onnx.numerics.gram import Accumulator, Normal
+from reap_onnx.numerics.gram import Accumulator, Normal, Rows
 
 FIELDS = ("gram", "cross", "square", "total")
 
@@ -115,13 +115,6 @@ def test_accumulated_shards_merge_to_the_whole():
     assert_close(halves[0].merge(halves[1]), exact(x, y, True), 1e-6)
 
 
-def test_variance_is_that_of_numpy():
-    y = np.random.default_rng(4).standard_normal((500, 3)).astype(np.float32) * 2 + 7
-    normal = gather([(np.ones((500, 1), np.float32), y)], 1, 3, False)
-    assert normal.variance == pytest.approx(y.astype(np.float64).var(axis=0).sum(), rel=1e-6)
-    assert gather([], 1, 3, False).variance == 0
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 def test_values_that_are_not_finite_are_refused(bad):
     x, y = np.ones((4, 2), np.float32), np.ones((4, 3), np.float32)
@@ -146,3 +139,21 @@ def test_shapes_that_do_not_fit_are_refused():
         accumulator.add(np.ones((4, 2), np.float32), np.ones((5, 3), np.float32))
     with pytest.raises(ValueError, match="cannot be merged"):
         accumulator.result().merge(Accumulator(3, 3, intercept=True).result())
+
+
+def test_few_rows_of_many_columns_are_kept_until_their_sums_are_smaller():
+    rng = np.random.default_rng(12)
+    x, y = rng.standard_normal((700, 1200)).astype(np.float32), rng.standard_normal((700, 2)).astype(np.float32)
+    accumulator = Accumulator(1200, 2, True)
+    accumulator.add(x[:250], y[:250])
+    accumulator.add(x[250:500], y[250:500])
+    few = accumulator.result()
+    assert isinstance(few, Rows)
+    assert_close(few.sums(), exact(x[:500], y[:500], True), 1e-12)
+    accumulator.add(x[500:], y[500:])
+    assert_close(accumulator.result(), exact(x, y, True), 1e-6)
+    rest = gather([(x[500:], y[500:])], 1200, 2, True)
+    assert isinstance(rest, Rows)
+    assert_close(few.merge(rest).sums(), exact(x, y, True), 1e-12)
+    assert_close(few.merge(rest.sums()), exact(x, y, True), 1e-12)
+    assert_close(rest.sums().merge(few), exact(x, y, True), 1e-12)

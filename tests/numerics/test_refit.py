@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,53 +8,59 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.numerics.refit import ClippedRows, refit, refit_clipped
 
 
+def sums(x, y):
+    return Normal(x.T @ x, x.T @ y, np.square(y).sum(axis=0), y.sum(axis=0), len(x))
+
+
 def system(seed, rows=200, columns=6, features=3, shift=2.0):
-    """Rows with the constant 1 last, targets, and their normal equations."""
+    """Rows with the constant 1 last, targets, and their sums."""
     rng = np.random.default_rng(seed)
     x = np.hstack([rng.standard_normal((rows, columns)) + shift, np.ones((rows, 1))])
     y = x @ rng.standard_normal((columns + 1, features)) + 0.1 * rng.standard_normal((rows, features)) + 50
-    return x, y, x.T @ x / rows, x.T @ y / rows
+    return x, y, sums(x, y)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.lists(st.booleans(), min_size=6, max_size=6))
 def test_weights_are_those_of_lstsq(seed, kept):
-    x, y, gram, cross = system(seed)
+    x, y, equations = system(seed)
     keep = np.array([*kept, True])
-    ours = refit(gram, cross, keep, ridge=0.0)
+    ours = refit(equations, keep, ridge=0.0)
     np.testing.assert_allclose(ours, np.linalg.lstsq(x[:, keep], y, rcond=None)[0], rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("intercept", [True, False])
 def test_the_ridge_solves_the_stated_equations(intercept):
-    _, _, gram, cross = system(1)
+    _, _, equations = system(1)
     keep = np.array([1, 0, 1, 1, 0, 1, 1], bool)
+    gram, cross = equations.gram / 200, equations.cross / 200
     prior = np.random.default_rng(2).standard_normal(cross.shape)
     penalty = np.full(keep.sum(), 0.3)
     penalty[-1] = 0.0 if intercept else 0.3
     matrix = gram[np.ix_(keep, keep)] + np.diag(penalty)
-    plain = refit(gram, cross, keep, 0.3, intercept=intercept)
+    plain = refit(equations, keep, 0.3, intercept=intercept)
     np.testing.assert_allclose(plain, np.linalg.solve(matrix, cross[keep]), rtol=1e-9)
-    pulled = refit(gram, cross, keep, 0.3, prior, intercept=intercept)
+    pulled = refit(equations, keep, 0.3, prior, intercept=intercept)
     expected = np.linalg.solve(matrix, cross[keep] + penalty[:, None] * prior[keep])
     np.testing.assert_allclose(pulled, expected, rtol=1e-9)
 
 
 def test_the_ridge_does_not_shrink_the_intercept():
-    _, y, gram, cross = system(3, shift=0.0)
-    heavy = refit(gram, cross, np.ones(7, bool), 1e6)
+    _, y, equations = system(3, shift=0.0)
+    heavy = refit(equations, np.ones(7, bool), 1e6)
     np.testing.assert_allclose(heavy[-1], y.mean(axis=0), rtol=1e-4)
     assert np.abs(heavy[:-1]).max() < 1e-4
 
 
 def test_a_heavy_ridge_returns_the_prior():
-    _, _, gram, cross = system(4)
-    prior = np.random.default_rng(5).standard_normal(cross.shape)
+    _, _, equations = system(4)
+    prior = np.random.default_rng(5).standard_normal(equations.cross.shape)
     keep = np.array([1, 1, 0, 1, 1, 1, 1], bool)
-    ours = refit(gram, cross, keep, 1e9, prior, intercept=False)
+    ours = refit(equations, keep, 1e9, prior, intercept=False)
     np.testing.assert_allclose(ours, prior[keep], atol=1e-6)
 
 
@@ -64,7 +71,7 @@ def test_what_the_data_does_not_see_stays_as_the_prior_had_it():
     y = rng.standard_normal((100, 2))
     prior = rng.standard_normal((4, 2))
     for ridge in (0.0, 1e-6):
-        ours = refit(x.T @ x / 100, x.T @ y / 100, np.ones(4, bool), ridge, prior, intercept=False)
+        ours = refit(sums(x, y), np.ones(4, bool), ridge, prior, intercept=False)
         np.testing.assert_allclose(ours[2], prior[2])
 
 
@@ -74,7 +81,7 @@ def test_duplicated_dead_and_constant_columns_fit_as_well_as_lstsq(ridge):
     a = rng.standard_normal((300, 3))
     x = np.hstack([a, a[:, :1], np.zeros((300, 1)), np.full((300, 1), 4.0), a @ np.ones((3, 1)), np.ones((300, 1))])
     y = rng.standard_normal((300, 2)) + a[:, :2]
-    ours = refit(x.T @ x / 300, x.T @ y / 300, np.ones(8, bool), ridge)
+    ours = refit(sums(x, y), np.ones(8, bool), ridge)
     best = np.linalg.lstsq(x, y, rcond=None)[0]
     assert np.abs(ours).max() < 1e3
     assert np.square(y - x @ ours).mean() <= np.square(y - x @ best).mean() * (1 + 1e-4)
@@ -84,7 +91,7 @@ def test_fewer_rows_than_columns():
     rng = np.random.default_rng(8)
     x = np.hstack([rng.standard_normal((5, 9)), np.ones((5, 1))])
     y = rng.standard_normal((5, 2))
-    ours = refit(x.T @ x / 5, x.T @ y / 5, np.ones(10, bool), 1e-9)
+    ours = refit(sums(x, y), np.ones(10, bool), 1e-9)
     np.testing.assert_allclose(x @ ours, y, atol=1e-4)
 
 
@@ -94,19 +101,20 @@ def test_normal_equations_with_float32_rounding():
     x = np.hstack([a, a + 1e-9])
     noise = rng.standard_normal((10, 10)) * 1e-6
     y = a @ rng.standard_normal((5, 2))
-    ours = refit(x.T @ x / 400 + noise + noise.T, x.T @ y / 400, np.ones(10, bool), 0.0, intercept=False)
+    noisy = replace(sums(x, y), gram=x.T @ x + 400 * (noise + noise.T))
+    ours = refit(noisy, np.ones(10, bool), 0.0, intercept=False)
     assert np.square(y - x @ ours).mean() < 1e-6 * np.square(y).mean()
 
 
 def test_nothing_kept_and_inputs_that_do_not_fit():
-    _, _, gram, cross = system(10)
-    assert refit(gram, cross, np.zeros(7, bool), 0.1).shape == (0, 3)
+    _, _, equations = system(10)
+    assert refit(equations, np.zeros(7, bool), 0.1).shape == (0, 3)
     with pytest.raises(ValueError, match="do not fit each other"):
-        refit(gram, cross, np.ones(6, bool), 0.1)
+        refit(equations, np.ones(6, bool), 0.1)
     with pytest.raises(ValueError, match="prior"):
-        refit(gram, cross, np.ones(7, bool), 0.1, cross[:-1])
+        refit(equations, np.ones(7, bool), 0.1, equations.cross[:-1])
     with pytest.raises(ValueError, match="not finite"):
-        refit(gram, cross * np.nan, np.ones(7, bool), 0.1)
+        refit(replace(equations, cross=equations.cross * np.nan), np.ones(7, bool), 0.1)
 
 
 def clipped_problem(seed, rows=600, columns=5, features=4):
@@ -116,8 +124,7 @@ def clipped_problem(seed, rows=600, columns=5, features=4):
     total = (x @ rng.standard_normal((columns + 1, features))).astype(np.float32)
     keep = np.array([True] * (columns - 1) + [False, True])
     offset = 0.3 * rng.standard_normal((rows, features)).astype(np.float32)
-    gram, cross = x.T.astype(float) @ x / rows, x.T.astype(float) @ (total - offset) / rows
-    return ClippedRows(x, total, offset, 0.0, 1.0), gram, cross, keep
+    return ClippedRows(x, total, offset, 0.0, 1.0), sums(x.astype(float), (total - offset).astype(float)), keep
 
 
 def clipped_error(rows, weights, keep):
@@ -130,10 +137,10 @@ def clipped_error(rows, weights, keep):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_clipped_error_falls_from_round_to_round(seed):
-    rows, gram, cross, keep = clipped_problem(seed)
-    prior = np.zeros_like(cross)
-    fits = [refit_clipped(gram, cross, keep, 1e-9, prior, rows, rounds=r) for r in range(6)]
-    np.testing.assert_array_equal(fits[0], refit(gram, cross, keep, 1e-9, prior))
+    rows, equations, keep = clipped_problem(seed)
+    prior = np.zeros_like(equations.cross)
+    fits = [refit_clipped(equations, keep, 1e-9, prior, rows, rounds=r) for r in range(6)]
+    np.testing.assert_array_equal(fits[0], refit(equations, keep, 1e-9, prior))
     errors = [clipped_error(rows, weights, keep) for weights in fits]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
     assert errors[-1] < 0.97 * errors[0]
@@ -146,8 +153,24 @@ def test_what_the_activation_hides_does_not_move_the_fit():
     seen = (x @ true).astype(np.float32)
     total = np.where(seen < 0, 4 * seen, seen)  # far below zero: a ReLU shows none of it
     rows = ClippedRows(x, total, np.zeros_like(total), 0.0, np.inf)
-    gram, cross, keep = x.T.astype(float) @ x / 500, x.T.astype(float) @ total / 500, np.ones(5, bool)
-    linear = refit(gram, cross, keep, 0.0)
-    clipped = refit_clipped(gram, cross, keep, 0.0, np.zeros_like(cross), rows, rounds=1000)
+    equations, keep = sums(x.astype(float), total.astype(float)), np.ones(5, bool)
+    linear = refit(equations, keep, 0.0)
+    clipped = refit_clipped(equations, keep, 0.0, np.zeros_like(equations.cross), rows, rounds=1000)
     assert np.abs(linear - true).max() > 1
     np.testing.assert_allclose(clipped, true, atol=1e-3)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_few_rows_of_many_columns_give_the_weights_of_their_sums(intercept, rounds):
+    rng = np.random.default_rng(11)
+    x = np.hstack([rng.standard_normal((20, 60)) + 1, np.ones((20, 1))]).astype(np.float32)
+    y = rng.standard_normal((20, 3)).astype(np.float32)
+    keep, prior = np.append(rng.random(60) < 0.8, True), rng.standard_normal((61, 3))
+    clipped = ClippedRows(x, np.maximum(y, 0), np.zeros_like(y), 0.0, np.inf)
+    by_rows, by_sums = (
+        refit_clipped(equations, keep, 0.01, prior, clipped, rounds=rounds, intercept=intercept)
+        for equations in (Rows(x, y), Rows(x, y).sums())
+    )
+    np.testing.assert_allclose(by_rows, by_sums, rtol=0, atol=1e-8)
+    assert np.abs(by_rows - prior[keep]).max() > 0.1
