@@ -284,6 +284,8 @@ class Trace:
         """Layers that share a weight lose the same channels of it; where they read it in other ways they stay."""
         for layer in self.layers:
             sharers = self.sharers(layer)
+            if sharers[0] is layer:
+                continue
             name = layer.node.inputs[layer.weight.input]
             reason = f"weight {name} is shared by {', '.join(other.node.name for other in sharers)}"
             if self._alike(layer, sharers[0]):

@@ -21,9 +21,12 @@ from reap_onnx.ops.between import Between, operator
 from reap_onnx.runtime.statistics import Tap
 
 ROWS = 64_000  # output positions of the reader, over whole samples
-NUMBERS = 64_000_000  # in the rows of either layer at most, half as many in their weights
+NUMBERS = 256_000_000  # in the rows of either layer at most,
+WEIGHTS = 32_000_000  # in the weights of both,
+WORK = 20_000_000_000  # and in the product of rows and weights
 CHUNK = 8_000  # positions that are worked on at a time, for the caches
-ROUNDS = 1
+ROUNDS = 2
+AGAIN = 0.75  # a round that leaves less than this share of the error is followed by another
 STEPS = 10
 RIDGE = 1e-2
 
@@ -97,7 +100,9 @@ def refit_couple(trace: Trace, shelf: Shelf, removed: Labels, weights: Constants
         goal = second.features(total)
         offset = np.zeros_like(goal) if other is None else second.features(other)
         batches.append(Batch(rows, first.shape(len(data), trace.network.shapes[couple.maker.output]), goal, offset))
-    one, two = refit_pair(pair, batches, first.matrix, second.matrix, ridge=RIDGE, rounds=ROUNDS, steps=STEPS)
+    one, two = refit_pair(
+        pair, batches, first.matrix, second.matrix, ridge=RIDGE, rounds=ROUNDS, again=AGAIN, steps=STEPS
+    )
     return first.slots(one) | second.slots(two)
 
 

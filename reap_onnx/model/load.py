@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped,u
 
 from reap_onnx.errors import ModelError
 from reap_onnx.model.normalise import normalise
-from reap_onnx.model.size import digest, is_large, tensors
+from reap_onnx.model.size import apart, digest, skeleton, tensors
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
         The file is missing, cut short, no ONNX model, or not valid.
     """
     if isinstance(source, onnx.ModelProto):
-        _check(source, "model in memory")
+        _check(source, None, "model in memory")
         return Source(normalise(source), source, "model in memory", digest(source))
     path = Path(source)
     model = _read(path)
@@ -68,7 +68,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(f"{path}: external data cannot be read: {reason}", "keep its files beside it") from error
-    _check(str(path), str(path))
+    _check(model, str(path), str(path))
     return Source(normalise(model), model, str(path), digest(model), (path, *data))
 
 
@@ -96,12 +96,23 @@ def _read(path: Path) -> onnx.ModelProto:
     return model
 
 
-def _check(model: onnx.ModelProto | str, name: str) -> None:
-    """The model, or the one in a file, is valid; only from its path does onnx find external data."""
-    if isinstance(model, onnx.ModelProto) and is_large(model):
-        return  # the checker needs it in one piece; onnxruntime will say
+def _check(model: onnx.ModelProto, file: str | None, name: str) -> None:
+    """The model is valid; only from its path does onnx find external data, and a large one is checked by its graph."""
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(_without_weights(model) if apart(model) else file or model)
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{name}: not a valid ONNX model: {reason}", "does onnx.checker accept it?") from error
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A large model with inputs in the place of its weights."""
+    light, declared = skeleton(model), {value.name for value in model.graph.input}
+    for tensor in apart(model):
+        if tensor.name not in declared:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    names = {tensor.name for tensor in apart(model)}
+    small = [tensor for tensor in light.graph.initializer if tensor.name not in names]
+    del light.graph.initializer[:]
+    light.graph.initializer.extend(small)
+    return light

@@ -1,4 +1,4 @@
-"""Models larger than a protobuf may be: 2 GB of them can be held in memory, but not serialised in one piece."""
+"""Large models: a protobuf of hundreds of megabytes is slow to serialise and to measure, one of 2 GB cannot be."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import Message  # type: ignore[import-untyped,unused-ignore]
 
 from reap_onnx.model.network import subgraphs
 
 EXTERNAL_FROM = 1_900_000_000  # bytes; a protobuf ends at 2 GB
+APART_FROM = 64_000_000  # bytes of a model from which on its weights are handled apart from its graph,
+INLINE = 4096  # but for those of fewer bytes
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -33,12 +36,51 @@ def is_large(model: onnx.ModelProto) -> bool:
 
 def stored(model: onnx.ModelProto) -> int:
     """Bytes that the tensors of a model take, from their shapes: looking at the data would copy them."""
-    return sum(math.prod(tensor.dims) * _itemsize(tensor.data_type) for tensor in tensors(model.graph))
+    return sum(map(_bytes, tensors(model.graph)))
 
 
 def byte_size(model: onnx.ModelProto) -> int:
-    """Bytes of a model; for a large one those of its weights, which are as good as all of it."""
-    return stored(model) if is_large(model) else model.ByteSize()
+    """Bytes of a model; where it is large, to a thousandth."""
+    return skeleton(model).ByteSize() + sum(map(_bytes, apart(model)))
+
+
+def apart(model: onnx.ModelProto) -> list[onnx.TensorProto]:
+    """Weights of a large model that its :func:`skeleton` has no data of."""
+    if stored(model) < APART_FROM:
+        return []
+    return [tensor for tensor in model.graph.initializer if tensor.HasField("raw_data") and _bytes(tensor) >= INLINE]
+
+
+def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model; of a large one without the data of its weights, which are marked as stored elsewhere."""
+    copy = onnx.ModelProto()
+    _copy_fields(model, copy, but="graph")
+    _copy_fields(model.graph, copy.graph, but="initializer")
+    without = {tensor.name for tensor in apart(model)}
+    for tensor in model.graph.initializer:
+        if tensor.name in without:
+            entry = onnx.StringStringEntryProto(key="location", value="memory")
+            place = {"data_location": onnx.TensorProto.EXTERNAL, "external_data": [entry]}
+            copy.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, **place)
+        else:
+            copy.graph.initializer.append(tensor)
+    return copy
+
+
+def _copy_fields(source: Message, target: Message, *, but: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if isinstance(value, Message):
+            getattr(target, field.name).CopyFrom(value)
+        elif isinstance(value, str | bytes | int | float):
+            setattr(target, field.name, value)
+        else:
+            getattr(target, field.name).extend(value)
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    return math.prod(tensor.dims) * _itemsize(tensor.data_type)
 
 
 def _itemsize(data_type: int) -> int:
@@ -46,13 +88,12 @@ def _itemsize(data_type: int) -> int:
 
 
 def digest(model: onnx.ModelProto) -> str:
-    """SHA-256 of a model with all its data, hexadecimal: of the weights one by one, then of the rest."""
-    rest, found = onnx.ModelProto(), hashlib.sha256()
-    rest.CopyFrom(model)
-    for tensor in tensors(rest.graph):
+    """SHA-256 of a model with all its data, hexadecimal: of the larger weights one by one, then of the rest."""
+    found = hashlib.sha256()
+    for tensor in apart(model):
+        found.update(len(tensor.raw_data).to_bytes(8, "little"))
         found.update(tensor.raw_data)
-        tensor.raw_data = len(tensor.raw_data).to_bytes(8, "little")
-    found.update(rest.SerializeToString(deterministic=True))
+    found.update(skeleton(model).SerializeToString(deterministic=True))
     return found.hexdigest()
 
 

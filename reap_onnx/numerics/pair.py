@@ -60,7 +60,15 @@ class Pair:
 
 
 def refit_pair(
-    pair: Pair, batches: Sequence[Batch], first: Doubles, second: Doubles, *, ridge: float, rounds: int, steps: int
+    pair: Pair,
+    batches: Sequence[Batch],
+    first: Doubles,
+    second: Doubles,
+    *,
+    ridge: float,
+    rounds: int,
+    steps: int,
+    again: float = 1.0,
 ) -> tuple[Doubles, Doubles]:
     """Weights of both layers that make the error of the second one smaller; never larger.
 
@@ -77,7 +85,9 @@ def refit_pair(
     ridge
         Relative weight of the squared change of the weights, in every round.
     rounds, steps
-        Gauss-Newton rounds, and conjugate gradients in each.
+        Gauss-Newton rounds at most, and conjugate gradients in each.
+    again
+        A round is followed by another where it leaves less than this share of the error.
     """
     points = [_Point(pair, batch, first, second) for batch in batches]
     error = _error(points)
@@ -90,7 +100,11 @@ def refit_pair(
                 break
         else:
             break
-        points, error, first, second = there, _error(there), one, two
+        left = _error(there)
+        done = left > again * error
+        points, error, first, second = there, left, one, two
+        if done:
+            break
     return first, second
 
 

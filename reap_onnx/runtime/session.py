@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import onnxruntime as ort
 
 from reap_onnx.data.dataset import InputSpec, input_specs
 from reap_onnx.errors import ModelError, UsageError
-from reap_onnx.model.size import is_large, save_with_data
+from reap_onnx.model.size import apart, skeleton
 
 
 class Session:
@@ -29,8 +26,9 @@ class Session:
         Execution providers by their names or parts of them, ``"cpu"`` or ``"cuda"``, in order of preference.
     threads
         Threads within an operator; the machine's cores by default.
-    optimize
-        Whether onnxruntime may rewrite the graph; without, every intermediate tensor is computed as written.
+    expose
+        Tensors that are outputs instead of the model's own; the graph is not rewritten then: each is computed
+        as written.
 
     Notes
     -----
@@ -51,37 +49,43 @@ class Session:
         providers: Sequence[str] = ("cpu",),
         threads: int | None = None,
         *,
-        optimize: bool = True,
+        expose: Sequence[str] = (),
     ) -> None:
+        self.weights: dict[str, np.ndarray] = {}  # of a large model
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
-        if not optimize:
+        if expose:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        source, found = self._source(model), find_providers(providers)
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        found = find_providers(providers)
         try:
-            self._session = ort.InferenceSession(source, options, providers=found)
+            self._session = ort.InferenceSession(self._source(model, options, expose), options, providers=found)
         except Exception as error:  # onnxruntime raises many types, none of them public
             raise ModelError(f"onnxruntime does not load the model: {_one_line(error)}", _HINT) from error
-        proto = onnx.load(source, load_external_data=False) if isinstance(source, str) else model
-        assert isinstance(proto, onnx.ModelProto)
+        proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
         self.inputs: tuple[InputSpec, ...] = input_specs(proto)
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
 
-    def _source(self, model: onnx.ModelProto | str | Path) -> str | bytes:
-        """What onnxruntime is given; a large model goes through files, which live as long as the session."""
+    def _source(
+        self, model: onnx.ModelProto | str | Path, options: ort.SessionOptions, expose: Sequence[str]
+    ) -> str | bytes:
+        """What onnxruntime is given; the weights of a large model go beside it, as arrays."""
         if not isinstance(model, onnx.ModelProto):
             return str(model)
-        if not is_large(model):
-            serialised: bytes = model.SerializeToString()
-            return serialised
-        folder = Path(tempfile.mkdtemp(prefix="reap-onnx-"))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        save_with_data(model, folder / "model.onnx", folder / "model.onnx.data")
-        return str(folder / "model.onnx")
+        self.weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in apart(model)}
+        if self.weights:
+            self._values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in self.weights.values()]
+            options.add_external_initializers(list(self.weights), self._values)
+        light = skeleton(model)
+        if expose:
+            del light.graph.output[:]
+            light.graph.output.extend(onnx.ValueInfoProto(name=name) for name in expose)
+        serialised: bytes = light.SerializeToString()
+        return serialised
 
     @property
     def batch(self) -> int | None:
@@ -118,15 +122,15 @@ def find_providers(wanted: Sequence[str]) -> list[str]:
 
 def probe(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, Any]:
     """Every tensor of the graph in one run: inputs, initializers, and what each node computes."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    del exposed.graph.output[:]
     names = list(dict.fromkeys(name for node in model.graph.node for name in node.output if name))
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = Session(model, expose=names)
+    large = session.weights
     values: dict[str, Any] = dict(feeds)
-    values.update({t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer})
+    values.update(
+        {t.name: large[t.name] if t.name in large else onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    )
     values.update({t.values.name: _dense(t) for t in model.graph.sparse_initializer})
-    values.update(Session(exposed, optimize=False).run(feeds))
+    values.update(session.run(feeds))
     return values
 
 
@@ -138,11 +142,7 @@ def probe_sizes(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[st
     names = [name for node in model.graph.node if node.op_type == "Shape" for name in node.output]
     if not names:
         return {}
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    del exposed.graph.output[:]
-    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = Session(exposed, optimize=False)
+    session = Session(model, expose=names)
     for most in (None, 1):
         try:
             return session.run({spec.name: _doubled(feeds[spec.name], spec, most) for spec in session.inputs})

@@ -8,6 +8,7 @@ import pytest
 
 from nets import images, outputs, residual_net
 from reap_onnx import PruneOptions, Target, apply, inspect, prune
+from reap_onnx.errors import ModelError
 from reap_onnx.model import size
 from reap_onnx.model.edit import copy_model
 from reap_onnx.model.load import load_model
@@ -17,6 +18,7 @@ from wiring import random_feeds
 
 OPTIONS = PruneOptions(Target("macs", 0.6))
 MODEL = residual_net()
+WHOLE = onnx.ModelProto.SerializeToString
 
 
 def test_sizes() -> None:
@@ -44,11 +46,12 @@ def test_every_byte_counts_in_the_digest() -> None:
 @pytest.fixture
 def small_protobufs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if a protobuf could hold 4 kB: what is larger is never serialised in one piece."""
-    limit, whole = 4000, onnx.ModelProto.SerializeToString
-    monkeypatch.setattr(size, "EXTERNAL_FROM", limit)
+    limit = 4000
+    for name, value in (("EXTERNAL_FROM", limit), ("APART_FROM", limit), ("INLINE", 100)):
+        monkeypatch.setattr(size, name, value)
 
     def serialize(model: onnx.ModelProto, **options: bool) -> bytes:
-        data: bytes = whole(model, **options)
+        data: bytes = WHOLE(model, **options)
         weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
         assert weights <= limit, "too large for one piece"
         return data
@@ -73,13 +76,28 @@ def test_models_that_no_protobuf_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_protobufs")
-def test_files_of_a_large_model_go_with_its_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    session = Session(MODEL)
-    assert len(list(tmp_path.iterdir())) == 1
-    assert np.isfinite(session.run(random_feeds(MODEL))["head_out"]).all()
-    del session
-    assert not list(tmp_path.iterdir())
+def test_weights_of_a_large_model_go_beside_it() -> None:
+    """No protobuf is made of them; what is computed, and the bytes counted, stay the same."""
+    feeds, large = random_feeds(MODEL), Session(MODEL)
+    assert large.weights
+    assert byte_size(MODEL) == pytest.approx(len(WHOLE(MODEL)), rel=0.05)
+    exposed = Session(MODEL, expose=[MODEL.graph.node[0].output[0]]).run(feeds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(size, "APART_FROM", size.EXTERNAL_FROM * 1000)
+        patch.setattr(onnx.ModelProto, "SerializeToString", WHOLE)
+        small = Session(MODEL)
+        assert not small.weights
+        assert np.array_equal(large.run(feeds)["head_out"], small.run(feeds)["head_out"])
+        whole = Session(MODEL, expose=list(exposed)).run(feeds)
+    assert all(np.array_equal(exposed[name], whole[name]) for name in whole)
+
+
+@pytest.mark.usefixtures("small_protobufs")
+def test_a_large_model_is_checked() -> None:
+    broken = copy_model(MODEL)
+    broken.graph.node[0].op_type = "Cnov"
+    with pytest.raises(ModelError, match="not a valid ONNX model"):
+        load_model(broken)
 
 
 def test_data_of_constant_nodes_is_external_too(tmp_path: Path) -> None:
