@@ -26,7 +26,7 @@ WEIGHTS = 32_000_000  # in the weights of both,
 WORK = 20_000_000_000  # and in the product of rows and weights
 CHUNK = 8_000  # positions that are worked on at a time, for the caches
 ROUNDS = 2
-AGAIN = 0.75  # a round that leaves less than this share of the error is followed by another
+AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
 STEPS = 10
 RIDGE = 1e-2
 

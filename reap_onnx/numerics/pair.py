@@ -15,6 +15,7 @@ from reap_onnx.numerics.linearize import Operator
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
+_HALVINGS = 5  # of a step, until the error falls
 _DAMPING = 1e-3  # of the mean of a Gram matrix's diagonal, in the preconditioner
 
 
@@ -93,17 +94,16 @@ def refit_pair(
     error = _error(points)
     for _ in range(rounds):
         change = _step(points, first, second, ridge, steps)
-        for half in range(5):
-            one, two = first + change[0] / 2**half, second + change[1] / 2**half
-            there = [_Point(pair, batch, one, two) for batch in batches]
+        for half in range(_HALVINGS):
+            trial = first + change[0] / 2**half, second + change[1] / 2**half
+            there = [_Point(pair, batch, *trial) for batch in batches]
             if _error(there) < error:
                 break
         else:
-            break
-        left = _error(there)
-        done = left > again * error
-        points, error, first, second = there, left, one, two
-        if done:
+            return first, second
+        before, error = error, _error(there)
+        points, (first, second) = there, trial
+        if error > again * before:
             break
     return first, second
 

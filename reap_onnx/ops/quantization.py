@@ -23,9 +23,9 @@ def quantize(node: Node, trace: Trace) -> None:
     if len(trace.shape(node.inputs[1])) > 1 or node.attributes.get("block_size", 0):
         trace.freeze(node, "it has a scale for each block")
         return
-    axis = node.attributes.get("axis", 1) % max(labels.ndim, 1)
-    if trace.shape(node.inputs[1]) not in ((), (1,)) and labels.shape[axis] > 1:
+    if trace.shape(node.inputs[1]) not in ((), (1,)):
+        vector = trace.vector(node.inputs[0], node.attributes.get("axis", 1))
         for position in range(1, len(node.inputs)):
-            if node.input(position):
-                trace.cut(Slot(node.index, position), {0: labels.reshape(-1)})
-    trace.put(node.outputs[0], labels)
+            if vector is not None and node.input(position):
+                trace.cut(Slot(node.index, position), {0: vector})
+    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
