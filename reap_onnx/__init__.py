@@ -16,7 +16,7 @@ from reap_onnx.errors import (
     TargetError,
     UsageError,
 )
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
 from reap_onnx.pipeline import InspectResult, PruneResult, apply, compare, demo, inspect, prune
 from reap_onnx.plan import Plan
 from reap_onnx.report.summary import Comparison
@@ -25,11 +25,13 @@ from reap_onnx.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "EFFORTS",
     "CheckError",
     "Comparison",
     "DataError",
     "ImageOptions",
     "InspectResult",
+    "Method",
     "ModelError",
     "OutputError",
     "Plan",

@@ -66,6 +66,60 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Method:
+    """How much work goes into a run; every part can be left out, to see what it is worth (``docs/method.md``).
+
+    Parameters
+    ----------
+    criterion
+        What orders the channels: ``"reap"``, the growth of the error after a refit; ``"l1"`` or ``"l2"``, the norm of
+        the weights that make a channel.
+    selection_rows, refit_rows
+        Rows per layer to find the error paths with and to refit with, whatever the number of samples.
+    sensitivity_samples
+        Samples to measure with what the error of a group does to the outputs; 0: all groups count alike.
+    asymmetric
+        Layers are refitted on what the pruned network feeds them; else on what the original did.
+    residual
+        Where a branch ends in an Add, the target is the sum.
+    reselect
+        Channels that one layer alone reads are chosen anew when it is refitted.
+    clipped_rounds
+        Rounds in which errors hidden by an activation stop to count.
+    pair_rows
+        Rows that layers are refitted in pairs with; 0: no pairs.
+    pair_rounds, pair_work
+        Gauss-Newton rounds of a pair at most; products of its rows and weights at most.
+    """
+
+    criterion: Literal["reap", "l1", "l2"] = "reap"
+    selection_rows: int = 32_000
+    refit_rows: int = 64_000
+    sensitivity_samples: int = 150
+    asymmetric: bool = True
+    residual: bool = True
+    reselect: bool = True
+    clipped_rounds: int = 4
+    pair_rows: int = 64_000
+    pair_rounds: int = 2
+    pair_work: int = 20_000_000_000
+
+    def __post_init__(self) -> None:
+        if self.criterion not in ("reap", "l1", "l2"):
+            raise UsageError(f"unknown criterion {self.criterion!r}", "use reap, l1 or l2")
+        if min(self.selection_rows, self.refit_rows) < 1:
+            raise UsageError("a method needs rows")
+
+
+EFFORTS = {
+    "fast": Method(selection_rows=16_000, refit_rows=32_000, sensitivity_samples=50, pair_rows=0),
+    "default": Method(),
+    "best": Method(refit_rows=128_000, pair_rows=256_000, pair_work=80_000_000_000),
+}
+"""Points on the trade between time and accuracy."""
+
+
+@dataclass(frozen=True)
 class PruneOptions:
     """Everything that decides which channels go; the same options on the same input give the same file.
 
@@ -85,6 +139,10 @@ class PruneOptions:
         Seeds the choice of sampled positions and of samples.
     batch
         Samples in one run of the network.
+    providers
+        Execution providers of onnxruntime, the preferred one first.
+    method
+        How much work goes into it: one of :data:`EFFORTS`, or any other.
     """
 
     target: Target
@@ -95,6 +153,7 @@ class PruneOptions:
     seed: int = 0
     batch: int = 50
     providers: tuple[str, ...] = ("cpu",)
+    method: Method = EFFORTS["default"]
 
     def __post_init__(self) -> None:
         if self.round_to < 1:

@@ -49,9 +49,6 @@ from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_ne
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.version import VERSION
 
-SELECTION_ROWS = 32_000  # rows per layer to find the error paths with, whatever the number of samples,
-REFIT_ROWS = 64_000  # and to refit with
-SENSITIVITY_SAMPLES = 150
 CHECK_SAMPLES = 4
 METADATA = "reap_onnx."
 
@@ -319,35 +316,38 @@ def _choose(
         return np.zeros(0, np.int64), {}
     if not prunable:
         raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
-    layers = layers_to_refit(prunable)
+    layers, method = layers_to_refit(prunable), options.method
     taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers}
     dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
-    enough = dataset.first(samples_needed(list(taps.values()), trace.network.shapes, SELECTION_ROWS, options.batch))
+    enough = dataset.first(
+        samples_needed(list(taps.values()), trace.network.shapes, method.selection_rows, options.batch)
+    )
     with run.stage("collecting statistics", len(enough)) as advance:
         measured = collect_dense(
             trace.network,
             list(taps.values()),
             enough,
             batch=options.batch,
-            rows=SELECTION_ROWS,
+            rows=method.selection_rows,
             seed=options.seed,
             providers=options.providers,
             advance=advance,
         )
     statistics = normals(measured)
     with run.stage("error paths", len(prunable)) as advance:
-        paths = error_paths(trace, prunable, taps, statistics, advance)
-    few = dataset.first(options.batch * math.ceil(SENSITIVITY_SAMPLES / options.batch))
-    with run.stage("sensitivity", len(paths)) as advance:
-        sensitivity = Sensitivity(trace, taps, statistics, few, options)
-        paths = [_weighed(sensitivity, path, advance) for path in paths]
+        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance)
+    if method.sensitivity_samples:
+        few = dataset.first(options.batch * math.ceil(method.sensitivity_samples / options.batch))
+        with run.stage("sensitivity", len(paths)) as advance:
+            sensitivity = Sensitivity(trace, taps, statistics, few, options)
+            paths = [_weighed(sensitivity, path, advance) for path in paths]
     with run.stage("allocation"):
         if options.target.kind == "params":
             budget -= _new_biases(trace, prunable, taps.values())
         kept = allocate([curve(path, options) for path in paths], cost, budget)
     changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:
-        return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, REFIT_ROWS, advance)
+        return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, advance)
 
 
 def _new_biases(trace: Trace, groups: Sequence[Group], taps: Iterable[Tap]) -> int:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reap_onnx.errors import UsageError
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.options import Method, PruneOptions, Target
 
 HALF = Target("macs", fraction=0.5)
 
@@ -89,6 +89,12 @@ def test_targets_that_are_none(kind: str, fraction: float | None, absolute: int 
 def test_options_that_are_none_are_named(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} "):
         PruneOptions(HALF, **{name: value})
+
+
+@pytest.mark.parametrize("part", [{"criterion": "l3"}, {"refit_rows": 0}, {"selection_rows": 0}])
+def test_methods_that_are_none(part: dict[str, object]) -> None:
+    with pytest.raises(UsageError):
+        Method(**part)  # type: ignore[arg-type]
 
 
 def test_options_are_values() -> None:

@@ -11,7 +11,7 @@ from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -82,6 +82,15 @@ def prune(
         int,
         typer.Option("--min-channels", min=1, metavar="N", help="Fewest channels of a group.", rich_help_panel=_LIMITS),
     ] = 1,
+    effort: Annotated[
+        str,
+        typer.Option(
+            "--effort",
+            metavar="NAME",
+            help=f"{', '.join(EFFORTS)}: how much time to spend on accuracy.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = "default",
     provider: flags.Providers = None,
     force: flags.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no model.", rich_help_panel=_OUTPUT)] = False,
@@ -111,6 +120,7 @@ def prune(
         seed=seed,
         batch=batch,
         providers=tuple(provider or ("cpu",)),
+        method=_method(effort),
     )
     images = flags.image_options(preset=preset, mean=mean, std=std, size=size, crop=crop, layout=layout, color=color)
     if output is None and not dry_run:
@@ -131,6 +141,12 @@ def prune(
         progress=progress_on_stderr(quiet),
     )
     show(result.summary, json=json)
+
+
+def _method(effort: str) -> Method:
+    if effort not in EFFORTS:
+        raise UsageError(f"no --effort {effort!r}", f"use one of {', '.join(EFFORTS)}")
+    return EFFORTS[effort]
 
 
 def _target(macs: str | None, params: str | None) -> Target:

@@ -18,14 +18,12 @@ from reap_onnx.numerics.linearize import Operator, chain
 from reap_onnx.numerics.pair import Batch, Pair, refit_pair
 from reap_onnx.numerics.patches import col2im, im2col
 from reap_onnx.ops.between import Between, operator
+from reap_onnx.options import Method
 from reap_onnx.runtime.statistics import Tap
 
-ROWS = 64_000  # output positions of the reader, over whole samples
 NUMBERS = 256_000_000  # in the rows of either layer at most,
-WEIGHTS = 32_000_000  # in the weights of both,
-WORK = 20_000_000_000  # and in the product of rows and weights
+WEIGHTS = 32_000_000  # and in the weights of both
 CHUNK = 8_000  # positions that are worked on at a time, for the caches
-ROUNDS = 2
 AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
 STEPS = 10
 RIDGE = 1e-2
@@ -42,17 +40,18 @@ class Shelf:
         The two layers.
     tap
         Of the reader.
+    method
+        How many rows are wanted.
     """
 
-    def __init__(self, trace: Trace, couple: Couple, tap: Tap) -> None:
+    def __init__(self, trace: Trace, couple: Couple, tap: Tap, method: Method) -> None:
         self.couple, self.tap = couple, tap
         self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
         self._network = trace.network
-        weights = sum(
-            trace.network.constants[x.node.inputs[x.weight.input]].size for x in (couple.maker, couple.reader)
-        )
-        rows = ROWS if weights <= NUMBERS // 2 else 0
-        self._room = min(rows // self._places(couple.reader), *map(self._fitting, (couple.maker, couple.reader)))
+        layers = couple.maker, couple.reader
+        weights = sum(trace.network.constants[layer.node.inputs[layer.weight.input]].size for layer in layers)
+        rows = min(method.pair_rows, method.pair_work // weights) if weights <= WEIGHTS else 0
+        self._room = min(rows // self._places(couple.reader), *map(self._fitting, layers))
         self._chunk = max(1, CHUNK // max(self._places(couple.maker), self._places(couple.reader)))
 
     def add(self, was: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> None:
@@ -74,7 +73,9 @@ class Shelf:
         return NUMBERS // (self._places(layer) * numbers)
 
 
-def refit_couple(trace: Trace, shelf: Shelf, removed: Labels, weights: Constants) -> dict[Slot, np.ndarray]:
+def refit_couple(
+    trace: Trace, shelf: Shelf, removed: Labels, weights: Constants, rounds: int
+) -> dict[Slot, np.ndarray]:
     """New constants of both layers of a couple, in their original shapes; none where no sample had room.
 
     Parameters
@@ -85,6 +86,8 @@ def refit_couple(trace: Trace, shelf: Shelf, removed: Labels, weights: Constants
         Channels that are gone for good.
     weights
         Constants that are new by now; the others are as they were.
+    rounds
+        Gauss-Newton rounds at most.
     """
     couple, tap = shelf.couple, shelf.tap
     if not shelf.samples:
@@ -101,7 +104,7 @@ def refit_couple(trace: Trace, shelf: Shelf, removed: Labels, weights: Constants
         offset = np.zeros_like(goal) if other is None else second.features(other)
         batches.append(Batch(rows, first.shape(len(data), trace.network.shapes[couple.maker.output]), goal, offset))
     one, two = refit_pair(
-        pair, batches, first.matrix, second.matrix, ridge=RIDGE, rounds=ROUNDS, again=AGAIN, steps=STEPS
+        pair, batches, first.matrix, second.matrix, ridge=RIDGE, rounds=rounds, again=AGAIN, steps=STEPS
     )
     return first.slots(one) | second.slots(two)
 

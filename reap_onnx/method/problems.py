@@ -17,7 +17,6 @@ from reap_onnx.numerics.path import Problem, RowProblem, ridge_of
 from reap_onnx.numerics.refit import ClippedRows, refit, refit_clipped
 from reap_onnx.runtime.statistics import Tap
 
-CLIPPED_ROUNDS = 4
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
 
 
@@ -67,11 +66,13 @@ def refitted(
     normals: Sequence[Equations],
     removed: Labels,
     rows: Sequence[ClippedRows | None] = (),
+    rounds: int = 0,
 ) -> dict[Slot, np.ndarray]:
     """New weight and intercept of a layer that has lost the channels ``removed``, in their original shapes.
 
     Columns of removed channels are zero. With ``rows``, one per block, errors that the activation behind the
-    layer hides do not count. Output features that the target barely depends on keep their weights.
+    layer hides stop to count in so many ``rounds``. Output features that the target barely depends on keep their
+    weights.
     """
     layer, target = tap.layer, tap.target
     assert layer.geometry is not None
@@ -90,9 +91,7 @@ def refitted(
         if sample is None:
             solution[keep] = refit(normal, keep, ridge, prior, intercept=tap.intercept)
         else:
-            solution[keep] = refit_clipped(
-                normal, keep, ridge, prior, sample, rounds=CLIPPED_ROUNDS, intercept=tap.intercept
-            )
+            solution[keep] = refit_clipped(normal, keep, ridge, prior, sample, rounds=rounds, intercept=tap.intercept)
         new[block] = solution[: old.shape[1]]
         if tap.intercept:
             shift[block] = solution[-1]

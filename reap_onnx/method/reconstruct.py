@@ -20,7 +20,7 @@ from reap_onnx.method.select import GroupPath
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import removal_path
-from reap_onnx.options import PruneOptions
+from reap_onnx.options import Method, PruneOptions
 from reap_onnx.runtime.statistics import Tap, collect
 from reap_onnx.runtime.stream import Stream, Tensors
 
@@ -32,7 +32,6 @@ def reconstruct(
     taps: Mapping[int, Tap],
     dataset: Dataset,
     options: PruneOptions,
-    rows: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Labels, dict[Slot, np.ndarray]]:
     """Choose the channels at the given widths and refit every layer that lost some, in topological order.
@@ -55,8 +54,8 @@ def reconstruct(
     left = {path.group.name: k for path, k in cut}
     groups = [path.group for path, _ in cut]
     weights: dict[Slot, np.ndarray] = {}
-    network, fixed = trace.network, coupled(trace)
-    jobs = _jobs(trace, taps, groups, fixed)
+    network, method = trace.network, options.method
+    jobs = _jobs(trace, taps, groups, method)
     taps_of = {job.index: job.tap for job in jobs}
     pending = {group.name for job in jobs for group in job.groups}
     shared: dict[str, list[Equations]] = {}
@@ -69,13 +68,14 @@ def reconstruct(
             later = [job for wave in waves[number + 1 :] for job in wave]
             was = original.run(network.proto, [job.tap.wanted for job in wave], [job.tap.wanted for job in later])
             final = [name for job in wave for name in job.final]
-            now = present.run(mask_channels(trace, _all(removed), weights), _read(wave), _read(later), final)
-            shelves = {job.index: Shelf(trace, job.couple, job.tap) for job in wave if job.couple}
+            model = mask_channels(trace, _all(removed), weights) if method.asymmetric else network.proto
+            now = present.run(model, _read(wave), _read(later), final)
+            shelves = {job.index: Shelf(trace, job.couple, job.tap, method) for job in wave if job.couple}
             measured = collect(
                 [job.tap for job in wave],
                 _watched(zip(was, now, strict=True), shelves.values()),
                 samples=len(dataset),
-                rows=rows,
+                rows=method.refit_rows,
                 seed=options.seed,
             )
             for job in wave:
@@ -91,10 +91,12 @@ def reconstruct(
                     removed[group.name] = _choose(trace, job.tap, normals, group, others, left[group.name])
                     pending.discard(group.name)
                 for layer in sharers:
-                    weights |= refitted(trace, taps_of[layer.node.index], normals, _all(removed), kept_rows)
+                    weights |= refitted(
+                        trace, taps_of[layer.node.index], normals, _all(removed), kept_rows, method.clipped_rounds
+                    )
                 if job.index in shelves:
                     gone = _all({name: units for name, units in removed.items() if name not in pending})
-                    weights |= refit_couple(trace, shelves[job.index], gone, weights)
+                    weights |= refit_couple(trace, shelves[job.index], gone, weights, method.pair_rounds)
                 advance(1)
     return _all(removed), weights
 
@@ -119,16 +121,16 @@ class _Job:
         return [data, self.tap.other] if self.tap.other else [data]
 
 
-def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group], fixed: Labels) -> list[_Job]:
+def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group], method: Method) -> list[_Job]:
     """All layers to refit, in topological order."""
+    fixed, anew = coupled(trace), method.reselect and method.criterion == "reap"
     couples = {c.reader.node.index: c for c in (find_couple(trace, group) for group in groups) if c is not None}
     jobs = []
     for layer in layers_to_refit(groups):
-        tap = _tap(trace.network, taps[layer.node.index], groups)
-        own = tuple(
-            group for group in groups if layers_to_refit([group]) == [layer] and not np.isin(group.units, fixed).any()
-        )
-        jobs.append(_Job(tap, own, couples.get(layer.node.index) if tap.intercept else None))
+        tap = _tap(trace.network, taps[layer.node.index], groups, method.residual)
+        own = [g for g in groups if anew and layers_to_refit([g]) == [layer] and not np.isin(g.units, fixed).any()]
+        couple = couples.get(layer.node.index) if tap.intercept and method.pair_rows else None
+        jobs.append(_Job(tap, tuple(own), couple))
     return jobs
 
 
@@ -160,7 +162,7 @@ def _choose(trace: Trace, tap: Tap, normals: Sequence[Equations], group: Group, 
     return group.units[removal_path(problems, len(group.units), RIDGE, stop=kept).order]
 
 
-def _tap(network: Network, tap: Tap, groups: Sequence[Group]) -> Tap:
+def _tap(network: Network, tap: Tap, groups: Sequence[Group], residual: bool) -> Tap:
     """The tap with its target after the Add, where the other operand is final by the time the layer is refitted.
 
     Where only clipping activations read the target, it says so.
@@ -169,7 +171,7 @@ def _tap(network: Network, tap: Tap, groups: Sequence[Group]) -> Tap:
         return replace(tap, clip=clipped_to(network, tap.target.branch))
     before = network.ancestors([tap.target.other])
     later = [layer.node.index for layer in layers_to_refit(groups) if layer.node.index in before]
-    if any(index > tap.layer.node.index for index in later):
+    if not residual or any(index > tap.layer.node.index for index in later):
         return tap
     return replace(tap, residual=True, clip=clipped_to(network, tap.target.total))
 

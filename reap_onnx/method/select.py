@@ -47,9 +47,10 @@ def error_paths(
     groups: Sequence[Group],
     taps: Mapping[int, Tap],
     statistics: Statistics,
+    criterion: str = "reap",
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[GroupPath]:
-    """The removal path of every group, all other groups being whole.
+    """The removal path of every group, all other groups being whole; by norms, units of small weights go first.
 
     The error of a path is the sum, over the layers that read the group, of the growth of the squared error
     relative to the variance of the layer's target.
@@ -61,9 +62,22 @@ def error_paths(
             for layer in layers_to_refit([group])
             for problem in group_problems(trace, taps[layer.node.index], statistics[layer.node.index], group, _NONE)
         ]
-        paths.append(GroupPath(group, removal_path(problems, len(group.units), RIDGE)))
+        order = None if criterion == "reap" else np.argsort(_norms(trace, group, int(criterion[1:])), kind="stable")
+        paths.append(GroupPath(group, removal_path(problems, len(group.units), RIDGE, order=order)))
         advance(1)
     return paths
+
+
+def _norms(trace: Trace, group: Group, power: int) -> np.ndarray:
+    """Sum of the powers of the weights that make each unit, (U,); as an order, that of its norm."""
+    total = np.zeros(len(group.units))
+    for layer in group.makers:
+        if layer.geometry is not None:
+            matrix = layer.geometry.matrix(trace.network.constants[layer.node.inputs[layer.weight.input]].astype(float))
+            sums = (np.abs(matrix) ** power).sum(axis=1).reshape(-1)
+            units = trace.channels.roots(layer.features)
+            total += [sums[units == unit].sum() for unit in group.units]
+    return total
 
 
 class Sensitivity:

@@ -179,7 +179,12 @@ def scores(problems: Sequence[Problem | RowProblem], n_units: int, ridge: float)
 
 
 def removal_path(
-    problems: Sequence[Problem | RowProblem], n_units: int, ridge: float, stop: int = 1, candidates: Bools | None = None
+    problems: Sequence[Problem | RowProblem],
+    n_units: int,
+    ridge: float,
+    stop: int = 1,
+    candidates: Bools | None = None,
+    order: Ints | None = None,
 ) -> Path:
     """Remove the cheapest unit, refit, and repeat: an order and the error after every removal.
 
@@ -195,6 +200,8 @@ def removal_path(
         Units that are left at the end.
     candidates : (U,) bool, optional
         Units that may go, all of them when not given.
+    order : (U,) int64, optional
+        All units in the order in which they are to go, instead of the cheapest first.
 
     Returns
     -------
@@ -205,16 +212,16 @@ def removal_path(
     systems = _systems(problems, ridge, free)
     alive = free.copy()
     removals = max(0, min(n_units - stop, int(free.sum())))
-    order = np.zeros(removals, np.int64)
+    gone = np.zeros(removals, np.int64)
     errors = np.zeros(removals + 1)
     for step in range(removals):
         prices = np.where(alive, _prices(systems, n_units), np.inf)
-        unit = _cheapest(prices)
-        order[step], errors[step + 1] = unit, errors[step] + prices[unit]
+        unit = _cheapest(prices) if order is None else int(order[step])
+        gone[step], errors[step + 1] = unit, errors[step] + prices[unit]
         alive[unit] = False
         for system in systems:
             system.remove(unit)
-    return Path(order, errors)
+    return Path(gone, errors)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
         ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--max-cut", "1.5"], "error: --max-cut 1.5 is not in (0, 1]"),
         ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--mean", "a,b"], "error: --mean 'a,b' is not made of numbers"),
         ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--preset", "my"], "error: unknown --preset 'my'"),
+        ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--effort", "most"], "hint: use one of fast, default, best"),
         ([*PRUNE, "--macs", "0.5", "--batch", "0"], "--batch"),
         (["prune", "net.onnx", "-o", "p.onnx", "--macs", "0.5"], "--data"),
         (["apply", "net.onnx", "plan.json"], "error: no output file"),
@@ -55,9 +56,9 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
         (["inspect"], "MODEL --data --freeze --json"),
         (
             ["prune"],
-            "MODEL --output -o --data --macs --params --round-to --freeze --max-cut --min-channels --seed --samples "
-            "--batch --provider --preset --mean --std --size --crop --layout --color --eval-data --dry-run --plan "
-            "--keep-failed --force --report --json --quiet -q",
+            "MODEL --output -o --data --macs --params --effort --round-to --freeze --max-cut --min-channels --seed "
+            "--samples --batch --provider --preset --mean --std --size --crop --layout --color --eval-data --dry-run "
+            "--plan --keep-failed --force --report --json --quiet -q",
         ),
         (["apply"], "MODEL PLAN --output -o --force"),
         (["compare"], "ORIGINAL PRUNED --data --samples --seed --batch --provider --latency-batch --mean --json"),

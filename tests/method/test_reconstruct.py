@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,14 +17,14 @@ from reap_onnx.method.problems import layers_to_refit, refitted
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import error_paths
 from reap_onnx.model.edit import with_constants
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.options import Method, PruneOptions, Target
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from reap_onnx.runtime.verify import masked_weights
 from wiring import read
 
-OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16)
 ROWS = 16_000
+OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16, method=Method(refit_rows=ROWS))
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,10 @@ def measured():
     return trace, error_paths(trace, groups, taps, statistics), taps, statistics, dataset
 
 
+def with_method(**parts):
+    return replace(OPTIONS, method=replace(OPTIONS.method, **parts))
+
+
 def error(trace, weights, seed=9):
     """Relative squared error of the outputs on images that nobody has seen."""
     feeds = {"image": images(200, seed=seed)}
@@ -47,26 +53,54 @@ def error(trace, weights, seed=9):
 def test_the_sequential_refit_beats_refitting_each_layer_by_itself(measured):
     trace, paths, taps, statistics, dataset = measured
     kept = [len(path.group.units) // 2 for path in paths]
-    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
     alone = {}
     for layer in layers_to_refit([path.group for path in paths]):
         alone |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed)
     assert error(trace, weights) < 0.95 * error(trace, alone)
 
 
-def test_layers_refitted_in_pairs_beat_layers_refitted_one_by_one(measured, monkeypatch):
+def test_layers_refitted_in_pairs_beat_layers_refitted_one_by_one(measured):
     trace, paths, taps, _, dataset = measured
     kept = [len(p.group.units) // (2 if find_couple(trace, p.group) else 1) for p in paths]
-    _, together = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
-    monkeypatch.setattr("reap_onnx.method.pairs.ROUNDS", 0)
-    _, alone = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    _, together = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
+    _, alone = reconstruct(trace, paths, kept, taps, dataset, with_method(pair_rows=0))
     assert error(trace, together) < 0.95 * error(trace, alone)
+
+
+def test_refitting_on_what_the_pruned_network_feeds_pays(measured):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(path.group.units) // 2 for path in paths]
+    alone = {"pair_rows": 0, "reselect": False}
+    _, present = reconstruct(trace, paths, kept, taps, dataset, with_method(**alone))
+    _, original = reconstruct(trace, paths, kept, taps, dataset, with_method(**alone, asymmetric=False))
+    assert error(trace, present) < 0.95 * error(trace, original)
+
+
+@pytest.mark.parametrize("part", [{"residual": False}, {"clipped_rounds": 0}, {"pair_rounds": 0}])
+def test_every_part_can_be_left_out(measured, part):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(path.group.units) // 2 for path in paths]
+    _, whole = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
+    _, without = reconstruct(trace, paths, kept, taps, dataset, with_method(**part))
+    assert any(not np.array_equal(whole[slot], without[slot]) for slot in whole)
+
+
+def test_channels_that_one_layer_reads_keep_their_order_unless_chosen_anew(measured):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(path.group.units) // 2 for path in paths]
+    ordered = np.sort(np.concatenate([path.removed(k) for path, k in zip(paths, kept, strict=True)]))
+    for part in ({"reselect": False}, {"criterion": "l1"}):
+        removed, _ = reconstruct(trace, paths, kept, taps, dataset, with_method(**part))
+        np.testing.assert_array_equal(np.sort(removed), ordered)
+    removed, _ = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
+    assert not np.array_equal(np.sort(removed), ordered)
 
 
 def test_widths_are_those_asked_for_and_readers_forget_what_is_gone(measured):
     trace, paths, taps, _, dataset = measured
     kept = [max(1, len(path.group.units) - 2) for path in paths]
-    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
     for path, count in zip(paths, kept, strict=True):
         assert (~np.isin(path.group.units, removed)).sum() == count
     for layer in layers_to_refit([path.group for path in paths]):
@@ -79,7 +113,7 @@ def test_widths_are_those_asked_for_and_readers_forget_what_is_gone(measured):
 def test_whole_groups_are_left_alone(measured):
     trace, paths, taps, _, dataset = measured
     kept = [len(path.group.units) for path in paths]
-    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS)
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
     assert len(removed) == 0
     assert weights == {}
 
@@ -87,7 +121,7 @@ def test_whole_groups_are_left_alone(measured):
 def test_the_same_seed_gives_the_same_weights(measured):
     trace, paths, taps, _, dataset = measured
     kept = [len(path.group.units) // 2 for path in paths]
-    first, second = (reconstruct(trace, paths, kept, taps, dataset, OPTIONS, ROWS) for _ in range(2))
+    first, second = (reconstruct(trace, paths, kept, taps, dataset, OPTIONS) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     assert first[1].keys() == second[1].keys()
     assert all(np.array_equal(first[1][slot], second[1][slot]) for slot in first[1])
@@ -103,7 +137,7 @@ def test_a_shared_weight_is_refitted_as_one():
     dataset = Dataset({"x": np.random.default_rng(3).standard_normal((60, 3, 8, 8)).astype(np.float32)})
     statistics = normals(collect_dense(trace.network, list(taps.values()), dataset, batch=20, rows=ROWS, seed=0))
     paths = error_paths(trace, groups, taps, statistics)[:1]
-    removed, weights = reconstruct(trace, paths, [3], taps, dataset, OPTIONS, ROWS)
+    removed, weights = reconstruct(trace, paths, [3], taps, dataset, OPTIONS)
     first, second = (layer for layer in paths[0].group.readers if len(trace.sharers(layer)) == 2)
     np.testing.assert_array_equal(weights[first.weight], weights[second.weight])
     after = Surgeon(trace, removed, weights).operate()

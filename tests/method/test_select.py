@@ -32,6 +32,22 @@ def measured():
     return trace, groups, taps, statistics, dataset
 
 
+@pytest.mark.parametrize(("criterion", "power"), [("l1", 1), ("l2", 2)])
+def test_by_norms_units_of_small_weights_go_first(measured, criterion, power):
+    trace, groups, taps, statistics, _ = measured
+    reap = error_paths(trace, groups, taps, statistics)
+    for best, path in zip(reap, error_paths(trace, groups, taps, statistics, criterion), strict=True):
+        makers = [m for m in path.group.makers if m.geometry is not None]
+        if len(makers) == 1 and path.group.channels == 1:
+            weight = trace.network.constants[makers[0].node.inputs[1]]
+            sizes = (np.abs(weight.astype(float)) ** power).reshape(len(weight), -1).sum(axis=1)
+            units = [trace.channels.roots(makers[0].features).tolist().index(unit) for unit in path.group.units]
+            assert (np.diff(sizes[units][path.path.order]) >= 0).all()
+        half = len(path.group.units) // 2
+        assert (np.diff(path.path.errors) >= 0).all()
+        assert path.path.errors[half] >= best.path.errors[half]
+
+
 def test_every_group_has_a_path_over_all_its_units(measured):
     trace, groups, taps, statistics, _ = measured
     for path in error_paths(trace, groups, taps, statistics):

@@ -154,6 +154,15 @@ def test_the_path_accounts_for_the_ridge(ridge, form):
         assert path.errors[removed] == pytest.approx(growth, rel=1e-8, abs=1e-12)
 
 
+def test_the_path_of_a_given_order():
+    data = uneven(70)
+    order = np.array([3, 0, 4, 1, 2])
+    path = removal_path(problems_of(data), 5, TINY, stop=0, order=order)
+    np.testing.assert_array_equal(path.order, order)
+    growth = [total(data, mask(5, *order[:n])) - total(data, mask(5)) for n in range(6)]
+    np.testing.assert_allclose(path.errors, growth, rtol=1e-8, atol=1e-12)
+
+
 def test_candidates_and_stop_bound_the_path():
     data = problems_of(uneven(60))
     assert len(removal_path(data, 5, 1e-6).order) == 4

@@ -1,0 +1,161 @@
+"""Accuracy after pruning: networks x budgets x variants x seeds, one line of results for each, resumable.
+
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl \
+        --models resnet56_cifar10.onnx models/vgg_cifar10.onnx --macs 0.6 0.5 0.4 0.3 --variants default --seeds 0 1 2
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
+        --macs 0.5 --variants all --seeds 0 1 2
+    python tools/bench_accuracy.py table accuracy.jsonl > docs/accuracy.md
+
+``--data`` is CIFAR-10 as for ``tools/measure.py``. Calibration images are drawn from the training images by the seed
+and have no labels; accuracy is that of all test images, which nothing was chosen by. A run that is in the results
+already is not made again. Seconds depend on the machine and on what else runs on it: compare those of one table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import dataset, read_images
+
+from reap_onnx import EFFORTS, Method, PruneOptions, Target, compare, prune
+
+DEFAULT = EFFORTS["default"]
+VARIANTS: dict[str, Method] = {
+    "default": DEFAULT,
+    "fast": EFFORTS["fast"],
+    "best": EFFORTS["best"],
+    "one round of pairs": replace(DEFAULT, pair_rounds=1),
+    "no pairs": replace(DEFAULT, pair_rows=0),
+    "no pairs, hidden errors count": replace(DEFAULT, pair_rows=0, clipped_rounds=0),
+    "order of the dense network": replace(DEFAULT, reselect=False),
+    "branches by themselves": replace(DEFAULT, residual=False),
+    "inputs of the dense network": replace(DEFAULT, asymmetric=False),
+    "all groups alike": replace(DEFAULT, sensitivity_samples=0),
+    "L1 norm": replace(DEFAULT, criterion="l1"),
+    "L2 norm": replace(DEFAULT, criterion="l2"),
+    "paper": replace(
+        DEFAULT,
+        pair_rows=0,
+        clipped_rounds=0,
+        reselect=False,
+        residual=False,
+        asymmetric=False,
+        sensitivity_samples=0,
+    ),
+}
+KEY = ("model", "macs", "variant", "samples", "seed")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Make the runs that are not in the results yet."""
+    done = {tuple(row[name] for name in KEY) for row in rows(options.results)}
+    train, _ = read_images(options.data, "train")
+    images, labels = read_images(options.data, "test")
+    variants = list(VARIANTS) if options.variants == ["all"] else options.variants
+    for seed in options.seeds:
+        for model, macs, variant, samples in _product(options.models, options.macs, variants, options.samples):
+            if (model.stem, macs, variant, samples, seed) in done:
+                continue
+            chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:samples])
+            wanted = PruneOptions(Target.parse("macs", macs), seed=seed, method=VARIANTS[variant])
+            start = time.perf_counter()
+            result = prune(model, dataset(model, train[chosen]), wanted)
+            seconds = time.perf_counter() - start
+            judged = compare(model, result.model, dataset(model, images, labels), latency_batches=())
+            assert judged.accuracy_original is not None
+            assert judged.accuracy_pruned is not None
+            row = {
+                **dict(zip(KEY, (model.stem, macs, variant, samples, seed), strict=True)),
+                "dense": round(100 * judged.accuracy_original, 2),
+                "drop": round(100 * (judged.accuracy_original - judged.accuracy_pruned), 2),
+                "output_error": round(judged.outputs[0].relative, 4),
+                "seconds": round(seconds, 1),
+                "commit": commit(),
+            }
+            print(json.dumps(row), flush=True)
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def _product(
+    models: list[Path], macs: list[str], variants: list[str], samples: list[int]
+) -> Iterator[tuple[Path, str, str, int]]:
+    return ((m, k, v, n) for m in models for k in macs for v in variants for n in samples)
+
+
+def rows(results: Path) -> list[dict[str, Any]]:
+    """Results so far."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def commit() -> str:
+    """The commit that this runs on, with a plus where files differ from it; empty outside of a repository."""
+    folder = Path(__file__).parent
+    done = [
+        subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False).stdout.strip()
+        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+    ]
+    return done[0] + ("+" if done[1] else "")
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print the page: mean and spread over the seeds for every network, budget, variant and number of samples."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for row in rows(options.results):
+        found[tuple(row[name] for name in KEY[:-1])].append(row)
+    commits = ", ".join(sorted({row["commit"] for group in found.values() for row in group}))
+    print(f"# Accuracy after pruning\n\nMade by `tools/bench_accuracy.py` on commit {commits}; its docstring has the")
+    print(
+        "commands. Points of top-1 below the dense network on all 10,000 test images, mean and standard deviation over"
+    )
+    print("the seeds, each with its own calibration images; nothing trained after pruning, no labels seen.\n")
+    print("| network | MACs kept | variant | images | drop | output error | seeds | seconds |")
+    print("|---|---|---|---|---|---|---|---|")
+    for key, group in sorted(found.items(), key=lambda item: _order(item[0])):
+        model, macs, variant, samples = key
+        drop, error, seconds = (_spread([row[name] for row in group]) for name in ("drop", "output_error", "seconds"))
+        cells = (model, macs, variant, samples, f"{drop[0]:.2f} ± {drop[1]:.2f}", f"{error[0]:.3f}", len(group))
+        print(f"| {' | '.join(map(str, cells))} | {seconds[0]:.0f} |")
+
+
+def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    model, macs, variant, samples = key
+    return model, -float(macs), list(VARIANTS).index(variant), samples
+
+
+def _spread(values: Iterable[float]) -> tuple[float, float]:
+    numbers = list(values)
+    return float(np.mean(numbers)), float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
+
+
+def main() -> None:
+    """Read the arguments, and run or print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    verb = verbs.add_parser("run", help=run.__doc__)
+    verb.set_defaults(do=run)
+    verb.add_argument("--data", type=Path, required=True, help="CIFAR-10: folder of the package")
+    verb.add_argument("--results", type=Path, required=True, help="file that results are added to")
+    verb.add_argument("--models", type=Path, nargs="+", required=True)
+    verb.add_argument("--macs", nargs="+", default=["0.5"])
+    verb.add_argument("--variants", nargs="+", default=["default"], choices=[*VARIANTS, "all"])
+    verb.add_argument("--samples", type=int, nargs="+", default=[1000])
+    verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    verb = verbs.add_parser("table", help=table.__doc__)
+    verb.set_defaults(do=table)
+    verb.add_argument("results", type=Path)
+    options = parser.parse_args()
+    options.do(options)
+
+
+if __name__ == "__main__":
+    main()
