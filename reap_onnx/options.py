@@ -114,7 +114,7 @@ class Method:
 EFFORTS = {
     "fast": Method(selection_rows=16_000, refit_rows=32_000, sensitivity_samples=50, pair_rows=0),
     "default": Method(),
-    "best": Method(refit_rows=128_000, pair_rows=256_000, pair_work=80_000_000_000),
+    "best": Method(pair_rows=256_000, pair_work=80_000_000_000),
 }
 """Points on the trade between time and accuracy."""
 
