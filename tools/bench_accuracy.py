@@ -18,7 +18,7 @@ import json
 import subprocess
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,19 +122,15 @@ def table(options: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for key, group in sorted(found.items(), key=lambda item: _order(item[0])):
         model, macs, variant, samples = key
-        drop, error, seconds = (_spread([row[name] for row in group]) for name in ("drop", "output_error", "seconds"))
-        cells = (model, macs, variant, samples, f"{drop[0]:.2f} ± {drop[1]:.2f}", f"{error[0]:.3f}", len(group))
-        print(f"| {' | '.join(map(str, cells))} | {seconds[0]:.0f} |")
+        drop, error, seconds = ([row[name] for row in group] for name in ("drop", "output_error", "seconds"))
+        spread = f" ± {np.std(drop, ddof=1):.2f}" if len(group) > 1 else ""
+        cells = (model, macs, variant, samples, f"{np.mean(drop):.2f}{spread}", f"{np.mean(error):.3f}", len(group))
+        print(f"| {' | '.join(map(str, cells))} | {np.mean(seconds):.0f} |")
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     model, macs, variant, samples = key
     return model, -float(macs), list(VARIANTS).index(variant), samples
-
-
-def _spread(values: Iterable[float]) -> tuple[float, float]:
-    numbers = list(values)
-    return float(np.mean(numbers)), float(np.std(numbers, ddof=1)) if len(numbers) > 1 else 0.0
 
 
 def main() -> None:

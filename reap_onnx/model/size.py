@@ -91,8 +91,9 @@ def digest(model: onnx.ModelProto) -> str:
     """SHA-256 of a model with all its data, hexadecimal: of the larger weights one by one, then of the rest."""
     found = hashlib.sha256()
     for tensor in apart(model):
-        found.update(len(tensor.raw_data).to_bytes(8, "little"))
-        found.update(tensor.raw_data)
+        data = tensor.raw_data  # a copy
+        found.update(len(data).to_bytes(8, "little"))
+        found.update(data)
     found.update(skeleton(model).SerializeToString(deterministic=True))
     return found.hexdigest()
 
