@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Method:
-    """How much work goes into a run; every part can be left out, to see what it is worth (``docs/method.md``).
+    """How much work goes into a run; every part can be left out, to see what it is worth (``docs/accuracy.md``).
 
     Parameters
     ----------
@@ -109,6 +109,13 @@ class Method:
             raise UsageError(f"unknown criterion {self.criterion!r}", "use reap, l1 or l2")
         if min(self.selection_rows, self.refit_rows) < 1:
             raise UsageError("a method needs rows")
+        if min(self.sensitivity_samples, self.clipped_rounds, self.pair_rows, self.pair_rounds, self.pair_work) < 0:
+            raise UsageError("samples, rounds, rows and work of a method are not negative")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether layers are refitted in pairs."""
+        return self.pair_rows > 0 and self.pair_rounds > 0
 
 
 EFFORTS = {

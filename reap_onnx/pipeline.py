@@ -343,7 +343,7 @@ def _choose(
             paths = [_weighed(sensitivity, path, advance) for path in paths]
     with run.stage("allocation"):
         if options.target.kind == "params":
-            budget -= _new_biases(trace, prunable, taps.values())
+            budget -= _new_biases(trace, prunable if method.pairs else (), taps.values())
         kept = allocate([curve(path, options) for path in paths], cost, budget)
     changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:

@@ -91,7 +91,10 @@ def test_options_that_are_none_are_named(name: str, value: float) -> None:
         PruneOptions(HALF, **{name: value})
 
 
-@pytest.mark.parametrize("part", [{"criterion": "l3"}, {"refit_rows": 0}, {"selection_rows": 0}])
+@pytest.mark.parametrize(
+    "part",
+    [{"criterion": "l3"}, {"refit_rows": 0}, {"selection_rows": 0}, {"pair_rows": -1}, {"sensitivity_samples": -1}],
+)
 def test_methods_that_are_none(part: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Method(**part)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@
 
 ``--data`` is CIFAR-10 as for ``tools/measure.py``. Calibration images are drawn from the training images by the seed
 and have no labels; accuracy is that of all test images, which nothing was chosen by. A run that is in the results
-already is not made again. Seconds depend on the machine and on what else runs on it: compare those of one table.
+already is not made again, whatever commit made it: a file of results is for one state of the method. Seconds depend on
+the machine and on what else runs on it: compare those of one table.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def table(options: argparse.Namespace) -> None:
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     model, macs, variant, samples = key
-    return model, -float(macs), list(VARIANTS).index(variant), samples
+    return model, macs, list(VARIANTS).index(variant), samples
 
 
 def main() -> None:

@@ -1,11 +1,19 @@
 """Prune models of public collections and print a row for each: how far pruning reaches, what stays and why.
 
-    python tools/check_models.py light             # the nine networks of the onnx package, seeded random weights
-    python tools/check_models.py backend           # every model of the onnx backend test suite
-    python tools/check_models.py files a.onnx ...  # any models
+    python tools/check_models.py light [NAME ...]            # the nine networks of the onnx package, seeded weights
+    python tools/check_models.py families FOLDER [NAME ...]  # what tools/families.py exported
+    python tools/check_models.py wheels FOLDER [NAME ...]    # what tools/fetch_models.py fetched
+    python tools/check_models.py files MODEL ...             # any models
+    python tools/check_models.py backend [KIND|NAME ...]     # every model of the onnx backend test suite
 
-Data are seeded noise: this shows that graphs go through and are wired right, not how accurate they stay. The exit
-status is 1 where a model fails: it crashes, is wired wrong, or (``light``) is not pruned to its target.
+A model is inspected, pruned to its target (0.8 of the MACs for ``wheels``, else 0.5) or as far as can be, and what was
+written is loaded and run. A row: its MACs; the share of them in layers that groups which can be pruned reach; the share
+kept; the largest difference of the wiring check; the error of the worst output (root mean square of the difference over
+that of the original); seconds of all processors together. Below it: what stays, and why, and why it falls short.
+
+Samples are made up: noise, but for models from wheels, and ``--images`` where they are given. They show that graphs go
+through and are wired right, not how accurate they stay. The exit status is 1 where a model fails: it crashes, is wired
+wrong, or (``light``, ``families``) misses its target or has groups that stay for lack of a rule.
 """
 
 from __future__ import annotations
@@ -28,87 +36,159 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from reap_onnx import PruneOptions, Target, inspect, prune
-from reap_onnx.data.dataset import input_specs
-from reap_onnx.errors import CheckError, ReapError
+from reap_onnx import EFFORTS, ImageOptions, PruneOptions, Target, compare, inspect, prune
+from reap_onnx.data.dataset import Dataset, input_specs
+from reap_onnx.data.load import load_dataset
+from reap_onnx.errors import CheckError, ReapError, TargetError
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.trace import Trace
+from reap_onnx.model.load import load_model
 from reap_onnx.model.network import Network
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_wiring, wiring_error
 
 COLLECTION = Path(onnx.backend.test.__file__).parent / "data"
-SIZE = 64  # of an axis that a model leaves open
-REACH = 0.99  # of the MACs, that groups which can be pruned must reach
+REACH = 0.99  # of the MACs of the nine networks, that groups which can be pruned must reach
+STEP = 0.02  # by which a target grows that cannot be met
+HEADER = """| model | MMACs | reach | MACs kept | wiring error | output error | inspect, s | prune, s |
+|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a model; shares are of its MACs."""
+    """What became of a model; shares are of its MACs, ``short`` says why it was not pruned to its target."""
 
     model: str
     macs: int = 0
     reach: float = 0.0
     kept: float = 1.0
     wiring: float = 0.0
+    error: float = 0.0
     inspect_s: float = 0.0
     prune_s: float = 0.0
-    frozen: tuple[str, ...] = ()
+    stays: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    short: str = ""
     failure: str = ""
 
     def __str__(self) -> str:
-        text = (
-            f"{self.model:28} {self.macs / 1e6:8.1f} MMACs  reach {self.reach:6.1%}  kept {self.kept:6.1%}  "
-            f"wiring {self.wiring:.1e}  inspect {self.inspect_s:4.1f} s  prune {self.prune_s:5.1f} s"
+        cells = (
+            f"{self.model} | {self.macs / 1e6:.1f} | {self.reach:.1%} | {self.kept:.1%} | {self.wiring:.1e} | "
+            f"{self.error:.2%} | {self.inspect_s:.2f} | {self.prune_s:.1f}"
         )
-        lines = [f"    stays: {line}" for line in self.frozen]
-        return "\n".join([f"{text}  {self.failure}".rstrip(), *lines])
+        below = {"stays": self.stays, "note": self.notes, "short": (self.short,), "FAILURE": (self.failure,)}
+        lines = [f"    {kind}: {line}" for kind, lines in below.items() for line in lines if line]
+        return "\n".join([f"| {cells} |", *lines])
 
 
-def noise(model: onnx.ModelProto, samples: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Seeded samples for a model: normal numbers, ones for integers and truth values."""
-    rng = np.random.default_rng(seed)
-    data = {}
-    for spec in input_specs(model):
-        count = samples if spec.shape[0] is None else spec.shape[0] * samples
-        values = rng.standard_normal([count, *(size or SIZE for size in spec.shape[1:])])
-        data[spec.name] = (values if spec.dtype.kind == "f" else np.ones_like(values)).astype(spec.dtype)
-    return data
-
-
-def check(path: Path, name: str, target: str = "0.5", samples: int = 8) -> Row:
-    """Inspect a model, prune it on noise, load and run what was written.
-
-    A target that cannot be met is no failure, and neither is a model without channels to prune: both leave a reason.
-    """
-    row = Row(name)
+def check(path: Path, macs: float, images: Path | None = None) -> Row:
+    """Inspect a model, prune it to a share of its MACs or as far as can be, load and run what was written."""
+    row = Row(path.stem)
     try:
-        model = onnx.load(path)
-        data = noise(model, samples)
-        start = time.perf_counter()
+        data = samples(path, images)
+        start = time.process_time()
         found = inspect(path, data=data).inspection
+        frozen = [f"{group.name} ({group.width}): {group.frozen}" for group in found.groups if group.frozen]
         row = replace(
             row,
             macs=found.cost.macs,
             reach=found.reach,
-            inspect_s=time.perf_counter() - start,
-            frozen=tuple(f"{group.name} ({group.width}): {group.frozen}" for group in found.groups if group.frozen),
+            inspect_s=time.process_time() - start,
+            stays=tuple(frozen),
+            notes=found.notes,
         )
-        options = PruneOptions(Target.parse("macs", target))
-        start = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "pruned.onnx"
-            summary = prune(path, data, options, output=output).summary
-            row = replace(
-                row,
-                kept=summary.after.macs / max(summary.before.macs, 1),
-                wiring=summary.wiring_error,
-                prune_s=time.perf_counter() - start,
-            )
-            Session(output).run({key: value[: len(value) // samples] for key, value in data.items()})
+        for target in np.arange(macs, 1, STEP):
+            try:
+                row = _pruned(row, path, data, round(float(target), 4))
+                break
+            except TargetError as error:
+                row = replace(row, short=row.short or str(error))
+    except CheckError as error:
+        row = replace(row, failure=str(error))
     except ReapError as error:
-        row = replace(row, failure=f"{type(error).__name__}: {error}")
+        row = replace(row, short=str(error))
     return row
+
+
+def _pruned(row: Row, path: Path, data: Dataset, macs: float) -> Row:
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "pruned.onnx"
+        options = PruneOptions(Target("macs", macs), batch=8, method=EFFORTS["fast"])
+        summary = prune(path, data, options, output=output).summary
+        seconds = time.process_time() - start
+        outputs = compare(path, output, data, latency_batches=()).outputs
+    return replace(
+        row,
+        kept=summary.after.macs / max(summary.before.macs, 1),
+        wiring=summary.wiring_error,
+        error=max(output.relative for output in outputs),
+        prune_s=seconds,
+    )
+
+
+def strict(row: Row) -> Row:
+    """The row of a model that must reach its target, with no group that stays for lack of a rule."""
+    lacking = next((line for line in row.stays if "no rule" in line), "")
+    return replace(row, failure=row.failure or row.short or lacking)
+
+
+# -- samples -----------------------------------------------------------------------------------------------------------
+
+SIZE = 64  # of an axis that a model leaves open
+NOISE, MADE_UP, IMAGES = 8, 24, 200  # how many
+
+Make = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def noise(*shape: int) -> Make:
+    """Normal numbers."""
+    return lambda rng, count: rng.standard_normal((count, *shape), np.float32)
+
+
+def ink(height: int, width: int) -> Make:
+    """Dark blocks on a bright ground, coarse as print is: on noise a text detector says nothing at all."""
+
+    def make(rng: np.random.Generator, count: int) -> np.ndarray:
+        blocks = np.where(rng.random((count, 1, height // 16, width // 16)) < 0.3, -1, 1)
+        return np.tile(blocks.repeat(16, 2).repeat(16, 3), (1, 3, 1, 1)).astype(np.float32)
+
+    return make
+
+
+def number(value: int) -> Make:
+    """One number for all."""
+    return lambda rng, count: np.full(count, value, np.int64)
+
+
+WHEELS: dict[str, dict[str, Make]] = {
+    "magika_model": {"bytes": lambda rng, count: rng.integers(0, 257, (count, 2048)).astype(np.int32)},
+    "nudenet_320n": {"images": noise(3, 320, 320)},
+    "rapidocr_onnxruntime_ch_PP-OCRv4_det_infer": {"x": ink(320, 320)},
+    "rapidocr_onnxruntime_ch_PP-OCRv4_rec_infer": {"x": ink(48, 320)},
+    "rapidocr_onnxruntime_ch_ppocr_mobile_v2.0_cls_infer": {"x": ink(48, 192)},
+    "silero_vad_silero_vad": {"input": noise(288), "state": noise(2, 128), "sr": number(8000)},
+    "silero_vad_silero_vad_16k_op15": {"input": noise(576), "state": noise(2, 128), "sr": number(16000)},
+    "silero_vad_silero_vad_16k_sequence": {"input": noise(576), "h": noise(1, 128), "c": noise(1, 128)},
+    "silero_vad_silero_vad_half": {"input": noise(576), "state": noise(2, 128)},
+    "silero_vad_silero_vad_op18_ifless": {"input": noise(576), "state": noise(2, 128), "sr": number(16000)},
+    "silero_vad_silero_vad_openvino_16k": {"input": noise(576), "state": noise(1, 128)},
+}
+
+
+def samples(path: Path, images: Path | None) -> Dataset:
+    """Seeded samples that suit a model of the wheels; else images, prepared as for ImageNet; else noise."""
+    rng, specs = np.random.default_rng(0), input_specs(load_model(path).model)
+    if path.stem in WHEELS:
+        return load_dataset({name: make(rng, MADE_UP) for name, make in WHEELS[path.stem].items()}, specs)
+    if images is not None:
+        return load_dataset(images, specs, images=ImageOptions(preset="imagenet"), samples=IMAGES)
+    data = {}
+    for spec in specs:
+        shape = [NOISE * (spec.batch or 1), *(size or SIZE for size in spec.shape[1:])]
+        values = rng.standard_normal(shape) if spec.dtype.kind == "f" else np.ones(shape)
+        data[spec.name] = values.astype(spec.dtype)
+    return load_dataset(data, specs)
 
 
 # -- the nine networks -------------------------------------------------------------------------------------------------
@@ -154,18 +234,17 @@ def _weight(graph: onnx.GraphProto, name: str, shape: Sequence[int], rng: np.ran
     return (rng.uniform(0.5, 1.5, shape) if around_one else 0.1 * rng.standard_normal(shape)).astype(np.float32)
 
 
-def light(names: Sequence[str]) -> Iterator[Row]:
-    """The nine networks: all must reach their target."""
+def light(names: Sequence[str], macs: float = 0.5) -> Iterator[Row]:
+    """The nine networks."""
     for path in sorted((COLLECTION / "light").glob("*.onnx")):
         name = path.stem.removeprefix("light_")
-        if names and name not in names:
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            model = Path(folder) / f"{name}.onnx"
-            onnx.save(seeded(onnx.load(path)), model)
-            row = check(model, name)
-        short = f"prunable groups reach less than {REACH:.0%}" if row.reach < REACH else ""
-        yield replace(row, failure=row.failure or short)
+        if not names or name in names:
+            with tempfile.TemporaryDirectory() as folder:
+                model = Path(folder) / f"{name}.onnx"
+                onnx.save(seeded(onnx.load(path)), model)
+                row = strict(check(model, macs))
+            short = f"prunable groups reach less than {REACH:.0%}" if row.reach < REACH else ""
+            yield replace(row, failure=row.failure or short)
 
 
 # -- the backend test suite --------------------------------------------------------------------------------------------
@@ -183,14 +262,21 @@ def cases(kind: str) -> Iterator[tuple[str, onnx.ModelProto, dict[str, np.ndarra
         weights = {tensor.name for tensor in model.graph.initializer}
         inputs = [value for value in model.graph.input if value.name not in weights]
         values = case.data_sets[0][0] if case.data_sets else [_stored(case.model_dir, n) for n in range(len(inputs))]
-        fed = zip(inputs, values, strict=False)
-        yield case.name, model, {value.name: array for value, array in fed if isinstance(array, np.ndarray)}
+        fed = {value.name: _array(given) for value, given in zip(inputs, values, strict=False)}
+        yield case.name, model, {name: array for name, array in fed.items() if array is not None}
 
 
-def _stored(folder: str, number: int) -> np.ndarray | None:
+def _array(given: object) -> np.ndarray | None:
+    """A value that a test feeds, None for a sequence."""
+    if isinstance(given, onnx.TensorProto):
+        return numpy_helper.to_array(given)
+    return None if given is None or isinstance(given, list) else np.asarray(given)
+
+
+def _stored(folder: str, number: int) -> onnx.TensorProto | None:
     path = Path(folder) / "test_data_set_0" / f"input_{number}.pb"
     try:
-        return numpy_helper.to_array(onnx.load_tensor(str(path)))
+        return onnx.load_tensor(str(path))
     except (DecodeError, TypeError):
         return None  # a sequence
 
@@ -250,14 +336,14 @@ def backend(names: Sequence[str]) -> int:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def files(names: Sequence[str]) -> Iterator[Row]:
-    """Models by their paths."""
-    for name in names:
-        yield check(Path(name), Path(name).name)
+def within(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The models of a folder, or those whose names begin with one of ``names``."""
+    return [path for path in sorted(folder.glob("*.onnx")) if not names or path.name.startswith(tuple(names))]
 
 
 def run(rows: Iterator[Row]) -> int:
     """Print rows as they come; the number of failures."""
+    print(HEADER, flush=True)
     failures: Counter[bool] = Counter()
     for row in rows:
         print(row, flush=True)
@@ -266,14 +352,27 @@ def run(rows: Iterator[Row]) -> int:
     return failures[True]
 
 
-if __name__ == "__main__":
-    COLLECTIONS: dict[str, Callable[[Sequence[str]], int]] = {
-        "light": lambda names: run(light(names)),
-        "files": lambda names: run(files(names)),
-        "backend": backend,
-    }
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("collection", choices=COLLECTIONS)
-    parser.add_argument("models", nargs="*", help="some models of the collection alone")
+def main() -> int:
+    """Read the arguments, check the collection; the number of failures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("collection", choices=["light", "families", "wheels", "files", "backend"])
+    parser.add_argument("models", nargs="*", help="a folder, files, names of some models alone")
+    parser.add_argument("--macs", type=float, help="share of the MACs that is kept")
+    parser.add_argument("--images", type=Path, help="a folder of images for models that are not from the wheels")
     given = parser.parse_args()
-    sys.exit(bool(COLLECTIONS[given.collection](given.models)))
+    macs = given.macs or (0.8 if given.collection == "wheels" else 0.5)
+    if given.collection == "backend":
+        return backend(given.models)
+    if given.collection == "light":
+        return run(light(given.models, macs))
+    if not given.models:
+        parser.error(f"{given.collection} needs a folder, or files")
+    paths = [Path(name) for name in given.models]
+    if given.collection != "files":
+        paths = within(paths[0], given.models[1:])
+    rows = (check(path, macs, given.images) for path in paths)
+    return run(map(strict, rows) if given.collection == "families" else rows)
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main()))

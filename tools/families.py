@@ -1,7 +1,8 @@
 """Modern families of networks as small torch definitions with random weights, exported by both torch exporters.
 
 The topologies are the real ones, blocks of every kind included; widths, depths and inputs are small, so that a
-model exports and prunes in seconds. Torch is needed here alone; ``tools/check_families.py`` prunes what this writes.
+model exports and prunes in seconds. Torch is needed here alone; ``tools/check_models.py families`` prunes what this
+writes.
 
     python tools/families.py FOLDER [NAME ...]
 """

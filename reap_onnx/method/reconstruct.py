@@ -129,7 +129,7 @@ def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group], method
     for layer in layers_to_refit(groups):
         tap = _tap(trace.network, taps[layer.node.index], groups, method.residual)
         own = [g for g in groups if anew and layers_to_refit([g]) == [layer] and not np.isin(g.units, fixed).any()]
-        couple = couples.get(layer.node.index) if tap.intercept and method.pair_rows else None
+        couple = couples.get(layer.node.index) if tap.intercept and method.pairs else None
         jobs.append(_Job(tap, tuple(own), couple))
     return jobs
 

@@ -24,7 +24,7 @@ from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.statistics import Tap
 
 Statistics = Mapping[int, list[Equations]]
-"""Equations equations of each layer's blocks, by the index of its node."""
+"""Normal equations of each layer's blocks, by the index of its node."""
 
 _NONE: Labels = np.zeros(0, np.int64)
 

@@ -15,6 +15,8 @@ from reap_onnx.model.network import subgraphs
 EXTERNAL_FROM = 1_900_000_000  # bytes; a protobuf ends at 2 GB
 APART_FROM = 64_000_000  # bytes of a model from which on its weights are handled apart from its graph,
 INLINE = 4096  # but for those of fewer bytes
+_FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
+_WHOLE = tuple(getattr(onnx.TensorProto, f"{sign}INT{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64))
 
 
 def tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -40,15 +42,37 @@ def stored(model: onnx.ModelProto) -> int:
 
 
 def byte_size(model: onnx.ModelProto) -> int:
-    """Bytes of a model; where it is large, to a thousandth."""
+    """Bytes of a model; where it is large, to some bytes a weight."""
     return skeleton(model).ByteSize() + sum(map(_bytes, apart(model)))
 
 
 def apart(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Weights of a large model that its :func:`skeleton` has no data of."""
+    """Weights of a large model that its :func:`skeleton` has no data of.
+
+    Only what onnxruntime takes as an array and misses: what is read, of types that numpy has; whole numbers in a vector
+    may be shapes, which it must see.
+    """
     if stored(model) < APART_FROM:
         return []
-    return [tensor for tensor in model.graph.initializer if tensor.HasField("raw_data") and _bytes(tensor) >= INLINE]
+    read = _read(model.graph)
+    return [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.name in read
+        and tensor.HasField("raw_data")
+        and _bytes(tensor) >= INLINE
+        and tensor.data_type in (_FLOATS if len(tensor.dims) < 2 else _FLOATS + _WHOLE)
+    ]
+
+
+def _read(graph: onnx.GraphProto) -> set[str]:
+    """Names that the nodes of a graph and of its bodies read, and its outputs."""
+    names = {value.name for value in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for body in subgraphs(node):
+            names |= _read(body)
+    return names
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -84,7 +108,11 @@ def _bytes(tensor: onnx.TensorProto) -> int:
 
 
 def _itemsize(data_type: int) -> int:
-    return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize if data_type else 0
+    """Bytes of a number; none of a type that onnx does not know, which its checker will name."""
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize
+    except KeyError:
+        return 0
 
 
 def digest(model: onnx.ModelProto) -> str:

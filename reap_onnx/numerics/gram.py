@@ -1,4 +1,4 @@
-"""The normal equations of a least-squares problem, gathered as sums: all that the data leaves behind."""
+"""The normal equations of a least-squares problem, gathered as sums, or as rows where those are few."""
 
 from __future__ import annotations
 

@@ -339,7 +339,7 @@ class _Dual:
 
 
 class _System:
-    """The dual system of one problem while units go: ``H - F'F`` and ``V`` on the columns that are left."""
+    """The biorthogonal system of one problem while units go: ``H - F'F`` and ``V`` on the columns that are left."""
 
     def __init__(self, problem: _Primal | _Dual) -> None:
         self._problem = problem

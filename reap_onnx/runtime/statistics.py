@@ -1,4 +1,4 @@
-"""Calibration data through the network, down to normal equations; activations are gone after their batch."""
+"""Calibration data through the network, down to normal equations and a bounded sample of rows."""
 
 from __future__ import annotations
 

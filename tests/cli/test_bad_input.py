@@ -69,6 +69,7 @@ def write_bad_models(folder: Path) -> None:
     save("foreign_op.onnx", foreign)
     save("loose_end.onnx", lambda m: m.graph.node[3].input.__setitem__(0, "nowhere"))
     save("short_weight.onnx", lambda m: setattr(m.graph.initializer[0], "raw_data", b"\x00" * 8))
+    save("unknown_type.onnx", lambda m: setattr(m.graph.initializer[0], "data_type", 99))
     save("does_not_run.onnx", lambda m: m.graph.initializer[-2].CopyFrom(wrong_head()))
     save("open_size.onnx", lambda m: setattr(m.graph.input[0].type.tensor_type.shape.dim[2], "dim_param", "H"))
     for name in ("data_missing", "data_cut"):
@@ -126,6 +127,7 @@ MODELS = {
     "foreign_op.onnx": "foreign_op.onnx: onnxruntime does not load the model",
     "loose_end.onnx": "not a valid ONNX model",
     "short_weight.onnx": "stem_w",
+    "unknown_type.onnx": "onnxruntime does not load the model",
     "does_not_run.onnx": "does_not_run.onnx: onnxruntime does not",
     "data_missing.onnx": "external data cannot be read",
     "data_cut.onnx": "external data cannot be read",

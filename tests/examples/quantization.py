@@ -116,6 +116,15 @@ def scales_along_channels(net: Net) -> str:
     return head(net, h, 5)
 
 
+@EXAMPLES.add(6, 2)
+def scales_along_one_of_several_axes(net: Net) -> str:
+    """What a product makes lies on three axes, the scales along the first of them."""
+    flat = net.linear(net.op("Flatten", net.op("GlobalAveragePool", stem(net))), 6, 8)
+    h = net.op("Reshape", flat, [-1, 2, 2, 2])
+    scales = net.constant(np.array([0.03, 0.05], np.float32))
+    return head(net, net.op("DequantizeLinear", net.op("QuantizeLinear", h, scales, axis=1), scales, axis=1), 2)
+
+
 @EXAMPLES.add(6, 8, 5, opset=21, ir=10)
 def in_blocks(net: Net) -> str:
     """Scales for blocks of a weight: it is no longer quantised once it has lost channels."""

@@ -93,6 +93,28 @@ def test_weights_of_a_large_model_go_beside_it() -> None:
 
 
 @pytest.mark.usefixtures("small_protobufs")
+def test_what_onnxruntime_does_not_take_as_an_array_stays_in_the_graph() -> None:
+    """Weights that nothing reads, types that numpy lacks, vectors of whole numbers."""
+    model = copy_model(MODEL)
+    unread = onnx.numpy_helper.from_array(np.ones((10, 10), np.float32), "unread")
+    half = onnx.helper.make_tensor("half", onnx.TensorProto.BFLOAT16, [16, 16], b"\0" * 512, raw=True)
+    shape = onnx.numpy_helper.from_array(np.arange(50), "shape")
+    model.graph.initializer.extend([unread, half, shape])
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("Cast", ["half"], ["single"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Identity", ["shape"], ["same"]),
+        ]
+    )
+    session = Session(model, expose=["single", "same", "head_out"])
+    assert session.weights
+    assert not {"unread", "half", "shape"} & set(session.weights)
+    found = session.run(random_feeds(MODEL))
+    assert found["single"].shape == (16, 16)
+    np.testing.assert_allclose(found["head_out"], Session(MODEL).run(random_feeds(MODEL))["head_out"], rtol=1e-4)
+
+
+@pytest.mark.usefixtures("small_protobufs")
 def test_a_large_model_is_checked() -> None:
     broken = copy_model(MODEL)
     broken.graph.node[0].op_type = "Cnov"

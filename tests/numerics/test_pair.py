@@ -110,3 +110,25 @@ def test_dead_channels_and_collinear_rows_do_no_harm() -> None:
     twins = [Batch(np.hstack([b.rows[:, :-1], b.rows]), b.shape, b.total, b.offset) for b in batches]
     found = refit_pair(pair(), twins, np.vstack([first[:-1], first]), second, ridge=1e-3, rounds=2, steps=10)
     assert all(np.isfinite(part).all() for part in found)
+
+
+def test_another_round_follows_one_that_paid() -> None:
+    rng = np.random.default_rng(5)
+    batches, start = samples(rng, 5, weights(rng)), weights(rng)
+    once, twice, done, on = (
+        refit_pair(pair(), batches, *start, ridge=1e-3, rounds=rounds, again=again, steps=3)[0]
+        for rounds, again in ((1, 1.0), (2, 1.0), (2, 0.0), (2, 0.999))
+    )
+    assert np.array_equal(done, once)
+    assert np.array_equal(on, twice)
+    assert not np.array_equal(once, twice)
+
+
+def test_fewer_rows_than_columns_lower_the_error_too() -> None:
+    """The preconditioner is then made of the products of the rows, not of the columns."""
+    rng = np.random.default_rng(6)
+    truth, start = (weights(rng, 40) for _ in range(2))
+    batches = samples(rng, 40, truth, count=1)
+    assert sum(len(batch.rows) for batch in batches) < len(truth[1])
+    found = refit_pair(pair(), batches, *start, ridge=1e-3, rounds=2, steps=10)
+    assert error(batches, *found) < 0.2 * error(batches, *start)
