@@ -228,7 +228,9 @@ def test_unknown_flags_and_verbs(place: Path, capsys: pytest.CaptureFixture[str]
 def start(folder: Path, argv: list[str], limit: int = resource.RLIM_INFINITY) -> subprocess.Popen[str]:
     """The real command in a process of its own, which may write files of ``limit`` bytes at most."""
     program = (
-        f"import resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, ({limit}, {limit}))\nfrom reap_onnx.cli import main"
+        f"import resource as r, signal, sys; r.setrlimit(r.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without\n"
+        "from reap_onnx.cli import main"
     )
     return subprocess.Popen(
         [sys.executable, "-B", "-c", f"{program}\nsys.exit(main())", *argv],
