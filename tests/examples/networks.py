@@ -87,6 +87,16 @@ def cross_stage(net: Net) -> str:
     return head(net, net.op("Concat", a, b, c, axis=1), 10)
 
 
+@EXAMPLES.add(6, 2, 3, 4, 5)
+def aggregation(net: Net) -> str:
+    """ELAN: two branches, one of which goes on twice, every stage of it concatenated."""
+    h = stem(net)
+    a, b = net.conv(h, 6, 2), net.conv(h, 6, 3)
+    c = net.conv(net.op("Relu", b), 3, 4, 3, 3, pads=[1, 1, 1, 1])
+    d = net.conv(net.op("Relu", c), 4, 5, 3, 3, pads=[1, 1, 1, 1])
+    return head(net, net.op("Concat", d, c, b, a, axis=1), 14)
+
+
 @EXAMPLES.add(6, 8, 6)
 def hourglass(net: Net) -> str:
     """U-Net: down, up by a ConvTranspose, and across."""

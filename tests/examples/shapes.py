@@ -364,6 +364,12 @@ def recurrent(net: Net) -> str:
     return net.ops("LSTM", h, net.noise(1, 12, 6), net.noise(1, 12, 3), outputs=3, hidden_size=3, name="memory")[0]
 
 
+@EXAMPLES.add(frozen=["GRU memory: recurrent cells are left alone"])
+def recurrent_gates(net: Net) -> str:
+    h = net.op("MatMul", net.input(5, 1, 4), net.noise(4, 6))
+    return net.ops("GRU", h, net.noise(1, 9, 6), net.noise(1, 9, 3), outputs=2, hidden_size=3, name="memory")[0]
+
+
 @EXAMPLES.add(frozen=["RandomNormalLike RandomNormalLike_1: no rule"])
 def random(net: Net) -> str:
     h = stem(net)
