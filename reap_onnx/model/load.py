@@ -108,11 +108,13 @@ def _check(model: onnx.ModelProto, file: str | None, name: str) -> None:
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A large model with inputs in the place of its weights."""
     light, declared = skeleton(model), {value.name for value in model.graph.input}
-    for tensor in apart(model):
-        if tensor.name not in declared:
-            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    names = {tensor.name for tensor in apart(model)}
-    small = [tensor for tensor in light.graph.initializer if tensor.name not in names]
+    weights = {tensor.name: tensor for tensor in apart(model)}
+    small = [tensor for tensor in light.graph.initializer if tensor.name not in weights]
     del light.graph.initializer[:]
     light.graph.initializer.extend(small)
+    light.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, weight.data_type, weight.dims)
+        for name, weight in weights.items()
+        if name not in declared
+    )
     return light
