@@ -4,11 +4,13 @@
     pip install "reap-onnx[train]"
     python models/train_cifar10.py --data package --model resnet20 --epochs 23
     python models/train_cifar10.py --data package --model vgg --epochs 10
+    python models/train_cifar10.py --data package --model mobilenet --epochs 12
+    python models/train_cifar10.py --data package --model upscale --epochs 3 --peak 0.02
     python models/train_cifar10.py --data package --sample       # models/cifar10_*.npz
 
 Training is resumable: a checkpoint is written beside the log after every epoch. Each model is
-exported by the TorchScript exporter at opset 17, as deployment models usually arrive: ResNet-20 in
-evaluation mode, so that its batch norms come out folded, the VGG-like net with them preserved.
+exported by the TorchScript exporter at opset 17, as deployment models usually arrive: in evaluation
+mode, so that batch norms come out folded, the VGG-like net with them preserved.
 """
 
 from __future__ import annotations
@@ -73,7 +75,74 @@ def vgg() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
-MODELS = {"resnet20": resnet20, "vgg": vgg}
+class InvertedResidual(nn.Module):
+    """1 x 1 to the wide width, depthwise 3 x 3, a gate (squeeze and excitation), 1 x 1 back; a skip if it fits."""
+
+    def __init__(self, channels_in: int, wide: int, channels: int, stride: int, gated: bool) -> None:
+        super().__init__()
+        activation = nn.Hardswish if gated else nn.ReLU
+        self.expand = nn.Sequential(nn.Conv2d(channels_in, wide, 1, bias=False), nn.BatchNorm2d(wide), activation())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), activation()
+        )
+        self.gate = nn.Sequential()
+        if gated:
+            self.gate = nn.Sequential(
+                nn.AdaptiveAvgPool2d(1),
+                nn.Conv2d(wide, wide // 4, 1),
+                nn.ReLU(),
+                nn.Conv2d(wide // 4, wide, 1),
+                nn.Hardsigmoid(),
+            )
+        self.gated = gated
+        self.project = nn.Sequential(nn.Conv2d(wide, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.skip = stride == 1 and channels_in == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(self.expand(x))
+        y = self.project(y * self.gate(y) if self.gated else y)
+        return x + y if self.skip else y
+
+
+def mobilenet() -> nn.Module:
+    """Inverted residuals with gates and hard swish, as MobileNetV3 (Howard et al., 2019), for 32 x 32 images."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish()]
+    width = 16
+    for channels, expansion, stride, gated in (
+        (16, 2, 1, False),
+        (32, 4, 2, True),
+        (32, 4, 1, True),
+        (64, 4, 2, True),
+        (64, 4, 1, True),
+        (64, 4, 1, True),
+        (96, 4, 1, True),
+        (96, 4, 1, True),
+    ):
+        layers.append(InvertedResidual(width, expansion * width, channels, stride, gated))
+        width = channels
+    layers += [nn.Conv2d(width, 320, 1, bias=False), nn.BatchNorm2d(320), nn.Hardswish()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(320, 10))
+
+
+class Refine(nn.Module):
+    """Two 3 x 3 convolutions, added to what they read."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, 1, 1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x)))
+
+
+def upscale() -> nn.Module:
+    """Images of twice the size, as EDSR (Lim et al., 2017): residual blocks without batch norm, a pixel shuffle."""
+    blocks = [Refine(32) for _ in range(4)]
+    return nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1), *blocks, nn.Conv2d(32, 12, 3, 1, 1), nn.PixelShuffle(2))
+
+
+MODELS = {"resnet20": resnet20, "vgg": vgg, "mobilenet": mobilenet, "upscale": upscale}
 
 
 def read_cifar10(package: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -107,6 +176,28 @@ def augment(x: Tensor, generator: torch.Generator) -> Tensor:
     return x[torch.arange(len(x))[:, None, None, None], torch.arange(3)[None, :, None, None], rows, columns]
 
 
+def halve(x: Tensor) -> Tensor:
+    """Images of half the height and width: means of 2 x 2 pixels."""
+    return F.avg_pool2d(x, 2)
+
+
+def loss_of(name: str, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy with label smoothing 0.1; for ``upscale`` the mean absolute error of the pixels."""
+    if name == "upscale":
+        return F.l1_loss(model(halve(x)), x)
+    return F.cross_entropy(model(x), y, label_smoothing=0.1)
+
+
+@torch.no_grad()
+def score_of(name: str, model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images whose top class is the label; for ``upscale`` the root mean square error of its pixels."""
+    if name != "upscale":
+        return accuracy(model, images, labels)
+    model.eval()
+    x = normalise(images[:1000])
+    return float((model(halve(x)) - x).square().mean().sqrt())
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
     """Share of images whose top class is the label."""
@@ -119,7 +210,7 @@ def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def train(name: str, package: Path, epochs: int, peak: float, seed: int, work: Path) -> nn.Module:
-    """SGD with Nesterov momentum and a triangular learning rate; label smoothing 0.1; resumable."""
+    """SGD with Nesterov momentum and a triangular learning rate; resumable."""
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)
     generator = torch.Generator().manual_seed(seed)
@@ -144,15 +235,15 @@ def train(name: str, package: Path, epochs: int, peak: float, seed: int, work: P
         started, total = time.time(), 0.0
         for indices in torch.randperm(len(x), generator=generator)[: steps // epochs * batch].split(batch):
             images = augment(x[indices], generator).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(model(images), y[indices], label_smoothing=0.1)
+            loss = loss_of(name, model, images, y[indices])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.item() * len(indices)
-        right, seconds = accuracy(model, test_x, test_y), time.time() - started
+        score, seconds = score_of(name, model, test_x, test_y), time.time() - started
         loss_mean = total / len(x)
-        print(f"{name} epoch {epoch + 1}/{epochs} loss {loss_mean:.4f} test {right:.4f} {seconds:.0f} s", flush=True)
+        print(f"{name} epoch {epoch + 1}/{epochs} loss {loss_mean:.4f} test {score:.4f} {seconds:.0f} s", flush=True)
         torch.save(
             {
                 "epoch": epoch + 1,
@@ -167,19 +258,24 @@ def train(name: str, package: Path, epochs: int, peak: float, seed: int, work: P
 
 
 def export(model: nn.Module, path: Path, fold: bool) -> None:
-    """Write ``model`` as ONNX, opset 17, symbolic batch; ``fold`` merges batch norms into convolutions."""
+    """Write ``model`` as ONNX, opset 17; ``fold`` merges batch norms into convolutions.
+
+    The batch is symbolic; so are the height and the width of ``upscale``.
+    """
+    size, output = (16, "image") if "upscale" in path.name else (32, "logits")
+    axes = {0: "N", 2: "H", 3: "W"} if output == "image" else {0: "N"}
     mode = torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE
     torch.onnx.export(
         model.to(memory_format=torch.contiguous_format).eval(),
-        (torch.zeros(1, 3, 32, 32),),
+        (torch.zeros(1, 3, size, size),),
         path,
         dynamo=False,
         opset_version=17,
         training=mode,
         do_constant_folding=fold,
         input_names=["input"],
-        output_names=["logits"],
-        dynamic_axes={"input": {0: "N"}, "logits": {0: "N"}},
+        output_names=[output],
+        dynamic_axes={"input": axes, output: {0: "N"}},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -25,8 +26,6 @@ class Source:
         The model as it was given; the same object where it is in normal form.
     name
         Path as given, or "model in memory".
-    sha256
-        Of the model with all its data, hexadecimal.
     files
         The file and those of its external data; empty for a model in memory.
     """
@@ -34,8 +33,12 @@ class Source:
     model: onnx.ModelProto
     original: onnx.ModelProto
     name: str
-    sha256: str
     files: tuple[Path, ...] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the model with all its data, hexadecimal."""
+        return digest(self.original)
 
     @property
     def path(self) -> Path | None:
@@ -58,7 +61,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
     """
     if isinstance(source, onnx.ModelProto):
         _check(source, None, "model in memory")
-        return Source(normalise(source), source, "model in memory", digest(source))
+        return Source(normalise(source), source, "model in memory")
     path = Path(source)
     model = _read(path)
     data = _data_files(model, path.parent)
@@ -69,7 +72,7 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
             reason = " ".join(str(error).split())
             raise ModelError(f"{path}: external data cannot be read: {reason}", "keep its files beside it") from error
     _check(model, str(path), str(path))
-    return Source(normalise(model), model, str(path), digest(model), (path, *data))
+    return Source(normalise(model), model, str(path), (path, *data))
 
 
 def _data_files(model: onnx.ModelProto, folder: Path) -> list[Path]:

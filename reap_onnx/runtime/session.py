@@ -64,7 +64,8 @@ class Session:
         try:
             self._session = ort.InferenceSession(self._source(model, options, expose), options, providers=found)
         except Exception as error:  # onnxruntime raises many types, none of them public
-            raise ModelError(f"onnxruntime does not load the model: {_one_line(error)}", _HINT) from error
+            hint = _HINT_UNKNOWN if "NOT_IMPLEMENTED" in str(error) else _HINT
+            raise ModelError(f"onnxruntime does not load the model: {_one_line(error)}", hint) from error
         proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
         self.inputs: tuple[InputSpec, ...] = input_specs(proto)
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
@@ -105,6 +106,7 @@ class Session:
 
 
 _HINT = "does the model run in onnxruntime by itself on these samples?"
+_HINT_UNKNOWN = "give the model as it was before it was optimised, or quantised, for another processor"
 
 
 def find_providers(wanted: Sequence[str]) -> list[str]:

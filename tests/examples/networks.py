@@ -108,7 +108,7 @@ def hourglass(net: Net) -> str:
 
 @EXAMPLES.add(6, 4)
 def pyramid(net: Net) -> list[str]:
-    """Two levels, one resized to the other's size, a head shared by shape but not by weight."""
+    """FPN: two levels, one resized to the other's size and added to it."""
     h = stem(net)
     low = net.op("MaxPool", h, kernel_shape=[2, 2], strides=[2, 2])
     fine, coarse = net.conv(h, 6, 4), net.conv(low, 6, 4)

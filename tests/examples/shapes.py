@@ -370,6 +370,12 @@ def recurrent_gates(net: Net) -> str:
     return net.ops("GRU", h, net.noise(1, 9, 6), net.noise(1, 9, 3), outputs=2, hidden_size=3, name="memory")[0]
 
 
+@EXAMPLES.add(frozen=["RNN memory: recurrent cells are left alone"])
+def recurrent_plain(net: Net) -> str:
+    h = net.op("MatMul", net.input(5, 1, 4), net.noise(4, 6))
+    return net.ops("RNN", h, net.noise(1, 3, 6), net.noise(1, 3, 3), outputs=2, hidden_size=3, name="memory")[0]
+
+
 @EXAMPLES.add(frozen=["RandomNormalLike RandomNormalLike_1: no rule"])
 def random(net: Net) -> str:
     h = stem(net)
