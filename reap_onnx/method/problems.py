@@ -14,10 +14,11 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Equations, Rows
 from reap_onnx.numerics.path import Problem, RowProblem, ridge_of
-from reap_onnx.numerics.refit import ClippedRows, refit, refit_clipped
-from reap_onnx.runtime.statistics import Tap
+from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped
+from reap_onnx.runtime.statistics import Halves, Tap
 
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
+RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0)  # to choose from where rows are few
 
 
 def column_labels(trace: Trace, tap: Tap) -> Labels:
@@ -67,12 +68,13 @@ def refitted(
     removed: Labels,
     rows: Sequence[ClippedRows | None] = (),
     rounds: int = 0,
+    halves: Sequence[Halves] = (),
 ) -> dict[Slot, np.ndarray]:
     """New weight and intercept of a layer that has lost the channels ``removed``, in their original shapes.
 
     Columns of removed channels are zero. With ``rows``, one per block, errors that the activation behind the
-    layer hides stop to count in so many ``rounds``. Output features that the target barely depends on keep their
-    weights.
+    layer hides stop to count in so many ``rounds``. With ``halves``, one per block, the ridge is that which serves
+    the other half best. Output features that the target barely depends on keep their weights.
     """
     layer, target = tap.layer, tap.target
     assert layer.geometry is not None
@@ -88,6 +90,10 @@ def refitted(
             prior = np.concatenate([prior, shift[block][None]])
         solution = np.zeros_like(prior)
         ridge, sample = ridge_of(normal.scale, RIDGE), rows[block] if rows else None
+        split = halves[block] if halves else None
+        if split is not None:
+            ridges = [ridge_of(normal.scale, relative) for relative in RIDGES]
+            ridge = held_out_ridge(split, keep, ridges, prior, intercept=tap.intercept)
         if sample is None:
             solution[keep] = refit(normal, keep, ridge, prior, intercept=tap.intercept)
         else:

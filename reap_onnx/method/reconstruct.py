@@ -81,18 +81,25 @@ def reconstruct(
             for job in wave:
                 blocks = measured[job.index]
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
+                halves = [block.halves for block in blocks]
                 sharers = trace.sharers(job.tap.layer)
                 if len(sharers) > 1:
                     name = job.tap.layer.node.inputs[job.tap.layer.weight.input]
                     normals = shared[name] = _merged(normals, shared.get(name, ()))
-                    kept_rows = []
+                    kept_rows, halves = [], []
                 for group in job.groups:
                     others = _all({name: units for name, units in removed.items() if name != group.name})
                     removed[group.name] = _choose(trace, job.tap, normals, group, others, left[group.name])
                     pending.discard(group.name)
                 for layer in sharers:
                     weights |= refitted(
-                        trace, taps_of[layer.node.index], normals, _all(removed), kept_rows, method.clipped_rounds
+                        trace,
+                        taps_of[layer.node.index],
+                        normals,
+                        _all(removed),
+                        kept_rows,
+                        method.clipped_rounds,
+                        halves,
                     )
                 if job.index in shelves:
                     gone = _all({name: units for name, units in removed.items() if name not in pending})

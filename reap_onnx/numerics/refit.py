@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,49 @@ def refit(
         Shapes disagree, or a value is not finite.
     """
     return _fit(equations, keep, ridge, prior, intercept)[0]
+
+
+def held_out_ridge(
+    halves: tuple[Equations, Equations],
+    keep: npt.NDArray[np.bool_],
+    ridges: Sequence[float],
+    prior: Doubles,
+    *,
+    intercept: bool = True,
+) -> float:
+    """The ridge whose fit to one half of the samples is best on the other, both ways: 2-fold cross-validation.
+
+    Where rows are hardly more than columns, a fit that is free to follow them has huge weights: it fails on other
+    samples, and what rounds behind it grows from layer to layer.
+
+    Parameters
+    ----------
+    halves
+        Normal equations of two halves of the samples, each with rows.
+    keep, prior, intercept
+        As for :func:`refit`.
+    ridges
+        Candidates, absolute.
+
+    Returns
+    -------
+    float
+        One of the candidates; the smallest of those that are equally good.
+    """
+
+    def error(ridge: float) -> float:
+        fits = (refit(half, keep, ridge, prior, intercept=intercept) for half in halves)
+        return sum(squared_error(other, keep, fit) for other, fit in zip(reversed(halves), fits, strict=True))
+
+    return min(sorted(ridges), key=error)
+
+
+def squared_error(equations: Equations, keep: npt.NDArray[np.bool_], weights: Doubles) -> float:
+    """Sum over rows and features of the squared error of ``weights`` (K, M) on the kept columns."""
+    if isinstance(equations, Rows):
+        return float(np.square(equations.y - equations.x[:, keep] @ weights).sum())
+    gram, cross = equations.gram[np.ix_(keep, keep)], equations.cross[keep]
+    return float(equations.square.sum() - 2 * (weights * cross).sum() + (weights * (gram @ weights)).sum())
 
 
 def refit_clipped(

@@ -20,6 +20,7 @@ from reap_onnx.runtime.stream import Stream
 
 KEPT_ROWS = 24_000  # of one block at most,
 KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB
+ENOUGH = 16  # rows for each column; with fewer, halves of the samples are told apart, to choose a ridge by
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
 
 
@@ -64,12 +65,17 @@ class Tap:
         return intercept is not None and intercept.slot == self.layer.bias and not self.layer.has_bias
 
 
+Halves = tuple[Equations, Equations] | None
+"""Normal equations of two halves of the samples, where rows are few for the columns."""
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one block of a layer: its normal equations, and rows where its tap is clipped."""
+    """What is known of one block of a layer: its normal equations, rows where its tap is clipped, halves where few."""
 
     normal: Equations
     rows: ClippedRows | None
+    halves: Halves = None
 
 
 def collect(
@@ -98,12 +104,16 @@ def collect(
     the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
     are measured.
     """
-    sums = {tap.layer.node.index: _blocks(tap, rows) for tap in taps}
+    wanted = max(1, round(rows / samples))
+    sums: dict[int, list[_Block]] = {}
     for number, (was, now) in enumerate(batches):
         for tap in taps:
-            rng = np.random.default_rng((seed, tap.layer.node.index, number))
-            other = now[tap.other] if tap.other else None
-            _add(sums[tap.layer.node.index], tap, now[tap.layer.data], was[tap.wanted], other, rows / samples, rng)
+            index, total = tap.layer.node.index, was[tap.wanted]
+            assert tap.layer.geometry is not None
+            count = min(wanted, tap.layer.geometry.positions(total.shape))
+            blocks = sums[index] = sums.get(index) or _blocks(tap, samples * count)
+            rng = np.random.default_rng((seed, index, number))
+            _add(blocks, tap, now[tap.layer.data], total, now[tap.other] if tap.other else None, count, number, rng)
         advance(len(was[taps[0].wanted]))
     return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
 
@@ -138,28 +148,38 @@ def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equati
 
 
 class _Block:
-    """Sums of one block of a layer, and every so many rows themselves."""
+    """Sums of one block of a layer, by halves of the samples where rows are few, and every so many rows themselves."""
 
     def __init__(self, tap: Tap, columns: int, features: int, rows: int) -> None:
         self._tap = tap
-        self._sums = Accumulator(columns, features, tap.intercept)
+        parts = 2 if rows < ENOUGH * columns else 1
+        self._sums = [Accumulator(columns, features, tap.intercept) for _ in range(parts)]
         room = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
         self._every = math.ceil(rows / max(room, 1))
         self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
-    def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray) -> None:
-        self._sums.add(x, total - offset)
+    def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray, half: int) -> None:
+        """Add rows, the first ``half`` of them to the first half."""
+        y = total - offset
+        if len(self._sums) == 1:
+            self._sums[0].add(x, y)
+        else:
+            self._sums[0].add(x[:half], y[:half])
+            self._sums[1].add(x[half:], y[half:])
         if self._tap.clip is not None:
             some = slice(None, None, self._every)
             self._kept.append((x[some].copy(), total[some].copy(), offset[some].copy()))
 
     def result(self) -> Measured:
+        sums = [part.result() for part in self._sums]
+        normal = sums[0] if len(sums) == 1 else sums[0].merge(sums[1])
+        halves = (sums[0], sums[1]) if len(sums) == 2 and min(part.rows for part in sums) else None
         if self._tap.clip is None:
-            return Measured(self._sums.result(), None)
+            return Measured(normal, None, halves)
         x, total, offset = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
         if self._tap.intercept:
             x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
-        return Measured(self._sums.result(), ClippedRows(x, total, offset, *self._tap.clip))
+        return Measured(normal, ClippedRows(x, total, offset, *self._tap.clip), halves)
 
 
 def _blocks(tap: Tap, rows: int) -> list[_Block]:
@@ -175,23 +195,25 @@ def _add(
     x: np.ndarray,
     total: np.ndarray,
     other: np.ndarray | None,
-    rows_per_sample: float,
+    count: int,
+    number: int,
     rng: np.random.Generator,
 ) -> None:
-    """Add one batch of a layer to its sums."""
+    """Add ``count`` positions of every sample of a batch to the sums of a layer."""
     geometry = tap.layer.geometry
     assert geometry is not None
-    positions = sample_positions(len(x), geometry.positions(total.shape), max(1, round(rows_per_sample)), rng)
+    positions = sample_positions(len(x), geometry.positions(total.shape), count, rng)
+    half = (len(x) + (number + 1) % 2) // 2 * count  # of a single sample, all in even batches
     x, total = x.astype(np.float32, copy=False), total.astype(np.float32, copy=False)
     fixed = np.zeros_like(tap.target.shift) if tap.intercept else tap.target.shift
-    for number, (block, shift) in enumerate(zip(blocks, np.split(fixed, len(blocks)), strict=True)):
-        rows = geometry.rows(x, positions, total.shape, number)
-        targets = geometry.targets(total, positions, number)
+    for place, (block, shift) in enumerate(zip(blocks, np.split(fixed, len(blocks)), strict=True)):
+        rows = geometry.rows(x, positions, total.shape, place)
+        targets = geometry.targets(total, positions, place)
         offset = np.broadcast_to(shift.astype(np.float32), targets.shape)
         if other is not None:
-            offset = offset + geometry.targets(other.astype(np.float32, copy=False), positions, number)
+            offset = offset + geometry.targets(other.astype(np.float32, copy=False), positions, place)
         try:
-            block.add(rows, targets, offset)
+            block.add(rows, targets, offset, half)
         except ValueError as error:
             raise DataError(
                 f"{tap.layer.node.name}: what it reads or makes is not finite or far too large", _HINT

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reap_onnx.numerics.gram import Normal, Rows
-from reap_onnx.numerics.refit import ClippedRows, refit, refit_clipped
+from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped, squared_error
 
 
 def sums(x, y):
@@ -174,3 +174,30 @@ def test_few_rows_of_many_columns_give_the_weights_of_their_sums(intercept, roun
     )
     np.testing.assert_allclose(by_rows, by_sums, rtol=0, atol=1e-8)
     assert np.abs(by_rows - prior[keep]).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", [Rows, lambda x, y: Rows(x, y).sums()])
+def test_the_squared_error_is_that_of_the_rows(kind):
+    rng = np.random.default_rng(12)
+    x, y = rng.standard_normal((30, 5)).astype(np.float32), rng.standard_normal((30, 2)).astype(np.float32)
+    keep, weights = np.array([1, 0, 1, 1, 0], bool), rng.standard_normal((3, 2))
+    assert squared_error(kind(x, y), keep, weights) == pytest.approx(np.square(y - x[:, keep] @ weights).sum())
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_the_ridge_is_the_one_that_serves_other_rows_best(noise):
+    """As many rows as columns: a fit that follows them is right where nothing else is in them, else it is far off."""
+    rng = np.random.default_rng(13)
+    true, keep = rng.standard_normal((40, 3)), np.ones(40, bool)
+    x = rng.standard_normal((2, 42, 40)).astype(np.float32)
+    y = (x @ true + noise * rng.standard_normal((2, 42, 3))).astype(np.float32)
+    halves, ridges = tuple(Rows(*half) for half in zip(x, y, strict=True)), (1e-6, 1e-3, 0.3, 10.0)
+    eye = np.eye(40)
+
+    def error(ridge):
+        fits = [np.linalg.solve(a.T @ a / 42 + ridge * eye, a.T @ b / 42) for a, b in zip(x, y, strict=True)]
+        return sum(np.square(b - a @ fit).sum() for a, b, fit in zip(x, y, reversed(fits), strict=True))
+
+    best = held_out_ridge(halves, keep, ridges, np.zeros((40, 3)), intercept=False)
+    assert best == min(ridges, key=error)
+    assert best == (0.3 if noise else 1e-6)

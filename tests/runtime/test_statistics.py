@@ -42,6 +42,25 @@ def measure(trace: Trace, tap: Tap, present: onnx.ModelProto | None = None, rows
     return measured[tap.layer.node.index][0].normal
 
 
+@pytest.mark.parametrize(("batch", "first"), [(4, [0, 1, 4, 5, 8]), (1, [0, 2, 4, 6, 8])])
+def test_few_rows_are_told_apart_by_halves_of_the_samples(batch: int, first: list[int]) -> None:
+    """Every sample is filled with its number; the second half of a single sample has none."""
+    tap = tap_of(Trace(read(chain())))
+    x = np.ones((10, 6, 8, 8), np.float32) * np.arange(10, dtype=np.float32)[:, None, None, None]
+    batches = [{tap.layer.data: x[i : i + batch], tap.wanted: x[i : i + batch, :5]} for i in range(0, 10, batch)]
+    block = collect([tap], zip(batches, batches, strict=True), samples=10, rows=50, seed=0)[tap.layer.node.index][0]
+    assert block.halves is not None
+    assert [half.rows for half in block.halves] == [25, 25]
+    assert [half.square[0] for half in block.halves] == [5 * np.square(first).sum(), 5 * (285 - np.square(first).sum())]
+    close(
+        block.normal,
+        np.repeat(np.arange(10.0), 5)[:, None].repeat(6, 1),
+        np.repeat(np.arange(10.0), 5)[:, None].repeat(5, 1),
+    )
+    enough = collect([tap], zip(batches, batches, strict=True), samples=10, rows=ALL, seed=0)[tap.layer.node.index][0]
+    assert enough.halves is None
+
+
 def places(tensor: np.ndarray) -> np.ndarray:
     """N x C x H x W -> one row per place."""
     return np.moveaxis(tensor, 1, -1).reshape(-1, tensor.shape[1]).astype(float)
