@@ -4,12 +4,17 @@
         --models resnet56_cifar10.onnx models/vgg_cifar10.onnx --macs 0.6 0.5 0.4 0.3 --variants default --seeds 0 1 2
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
         --macs 0.5 --variants all --seeds 0 1 2
+    python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl \
+        --models squeezenet11_imagenet.onnx --macs 0.7 --samples 500
     python tools/bench_accuracy.py table accuracy.jsonl > docs/accuracy.md
 
-``--data`` is CIFAR-10 as for ``tools/measure.py``. Calibration images are drawn from the training images by the seed
-and have no labels; accuracy is that of all test images, which nothing was chosen by. A run that is in the results
-already is not made again, whatever commit made it: a file of results is for one state of the method. Seconds depend on
-the machine and on what else runs on it: compare those of one table.
+``--data`` is CIFAR-10 as for ``tools/measure.py``: calibration images are drawn from the training images by the seed
+and have no labels; accuracy is that of all test images, which nothing was chosen by. A network that takes images of
+any size, as ``models/upscale_cifar10.onnx``, gets them at half of theirs. Or it is a folder of images with
+``labels.csv``: those that are not drawn are judged by.
+
+A run that is in the results already is not made again, whatever commit made it: a file of results is for one state of
+the method. Seconds depend on the machine and on what else runs on it: compare those of one table.
 """
 
 from __future__ import annotations
@@ -25,9 +30,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import dataset, read_images
+from measure import IMAGENET, dataset, read_images
 
 from reap_onnx import EFFORTS, Method, PruneOptions, Target, compare, prune
+from reap_onnx.data.dataset import Dataset, input_specs
+from reap_onnx.data.load import load_dataset
+from reap_onnx.model.load import load_model
 
 DEFAULT = EFFORTS["default"]
 VARIANTS: dict[str, Method] = {
@@ -43,6 +51,8 @@ VARIANTS: dict[str, Method] = {
     "all groups alike": replace(DEFAULT, sensitivity_samples=0),
     "L1 norm": replace(DEFAULT, criterion="l1"),
     "L2 norm": replace(DEFAULT, criterion="l2"),
+    "L1 norm, no pairs": replace(DEFAULT, criterion="l1", pair_rows=0),
+    "L2 norm, no pairs": replace(DEFAULT, criterion="l2", pair_rows=0),
     "paper": replace(
         DEFAULT,
         pair_rows=0,
@@ -59,25 +69,22 @@ KEY = ("model", "macs", "variant", "samples", "seed")
 def run(options: argparse.Namespace) -> None:
     """Make the runs that are not in the results yet."""
     done = {tuple(row[name] for name in KEY) for row in rows(options.results)}
-    train, _ = read_images(options.data, "train")
-    images, labels = read_images(options.data, "test")
     variants = list(VARIANTS) if options.variants == ["all"] else options.variants
     for seed in options.seeds:
         for model, macs, variant, samples in _product(options.models, options.macs, variants, options.samples):
             if (model.stem, macs, variant, samples, seed) in done:
                 continue
-            chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:samples])
+            given, others = calibration_and_test(model, options.data, samples, seed)
             wanted = PruneOptions(Target.parse("macs", macs), seed=seed, method=VARIANTS[variant])
             start = time.perf_counter()
-            result = prune(model, dataset(model, train[chosen]), wanted)
+            result = prune(model, given, wanted)
             seconds = time.perf_counter() - start
-            judged = compare(model, result.model, dataset(model, images, labels), latency_batches=())
-            assert judged.accuracy_original is not None
-            assert judged.accuracy_pruned is not None
+            judged = compare(model, result.model, others, latency_batches=())
+            before, after = judged.accuracy_original, judged.accuracy_pruned
             row = {
                 **dict(zip(KEY, (model.stem, macs, variant, samples, seed), strict=True)),
-                "dense": round(100 * judged.accuracy_original, 2),
-                "drop": round(100 * (judged.accuracy_original - judged.accuracy_pruned), 2),
+                "dense": None if before is None else round(100 * before, 2),
+                "drop": None if before is None or after is None else round(100 * (before - after), 2),
                 "output_error": round(judged.outputs[0].relative, 4),
                 "seconds": round(seconds, 1),
                 "commit": commit(),
@@ -85,6 +92,27 @@ def run(options: argparse.Namespace) -> None:
             print(json.dumps(row), flush=True)
             with options.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+def calibration_and_test(model: Path, data: Path, samples: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Samples without labels, drawn by the seed, and others, with labels, to judge by."""
+    draw = np.random.default_rng(seed).permutation
+    if (data / "labels.csv").exists():
+        photos = load_dataset(data, input_specs(load_model(model).model), images=IMAGENET)
+        order = draw(len(photos))
+        return photos.subset(np.sort(order[:samples])), photos.subset(np.sort(order[samples:]))
+    (train, _), (images, labels) = read_images(data, "train"), read_images(data, "test")
+    chosen = train[np.sort(draw(len(train))[:samples])]
+    if input_specs(load_model(model).model)[0].shape[2] is None:
+        return dataset(model, halved(chosen)), dataset(model, halved(images))
+    return dataset(model, chosen), dataset(model, images, labels)
+
+
+def halved(images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W, 3) uint8 at half of their height and width, means of 2 x 2 pixels."""
+    n, height, width, channels = images.shape
+    means = images.reshape(n, height // 2, 2, width // 2, 2, channels).mean(axis=(2, 4))
+    return np.asarray(means.round().astype(np.uint8))
 
 
 def _product(
@@ -124,8 +152,9 @@ def table(options: argparse.Namespace) -> None:
     for key, group in sorted(found.items(), key=lambda item: _order(item[0])):
         model, macs, variant, samples = key
         drop, error, seconds = ([row[name] for row in group] for name in ("drop", "output_error", "seconds"))
-        spread = f" ± {np.std(drop, ddof=1):.2f}" if len(group) > 1 else ""
-        cells = (model, macs, variant, samples, f"{np.mean(drop):.2f}{spread}", f"{np.mean(error):.3f}", len(group))
+        spread = f" ± {np.std(drop, ddof=1):.2f}" if len(group) > 1 and None not in drop else ""
+        points = "-" if None in drop else f"{np.mean(drop):.2f}{spread}"
+        cells = (model, macs, variant, samples, points, f"{np.mean(error):.3f}", len(group))
         print(f"| {' | '.join(map(str, cells))} | {np.mean(seconds):.0f} |")
 
 
@@ -140,7 +169,7 @@ def main() -> None:
     verbs = parser.add_subparsers(required=True)
     verb = verbs.add_parser("run", help=run.__doc__)
     verb.set_defaults(do=run)
-    verb.add_argument("--data", type=Path, required=True, help="CIFAR-10: folder of the package")
+    verb.add_argument("--data", type=Path, required=True, help="CIFAR-10, or a folder of images")
     verb.add_argument("--results", type=Path, required=True, help="file that results are added to")
     verb.add_argument("--models", type=Path, nargs="+", required=True)
     verb.add_argument("--macs", nargs="+", default=["0.5"])

@@ -238,7 +238,7 @@ def split_space(net: Net) -> str:
 
 @EXAMPLES.add(6, opset=[7, 10, 13])
 def sliced_space(net: Net) -> str:
-    """Focus: every second row and column would need steps; here the halves."""
+    """The upper and the lower half, one behind the other."""
     h = stem(net)
     parts = [_slice(net, h, [start], [start + 4], [2]) for start in (0, 4)]
     return head(net, net.op("Concat", *parts, axis=1), 12)

@@ -127,7 +127,7 @@ def ghost(net: Net) -> str:
 
 @EXAMPLES.add(6, 12)
 def modern(net: Net) -> str:
-    """ConvNeXt: depthwise, norm and MLP in channels-last, a learnt scale; the norm holds the stream."""
+    """ConvNeXt without its norm, which would hold the stream: depthwise, MLP in channels-last, a learnt scale."""
     h = net.conv(stem(net), 6, 6, 3, 3, group=6, pads=[1, 1, 1, 1])
     rows = net.op("Transpose", h, perm=[0, 2, 3, 1])
     rows = net.op("Add", net.op("MatMul", net.op("Relu", rows), net.noise(6, 12)), net.noise(12))
