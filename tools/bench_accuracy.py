@@ -7,6 +7,7 @@
     python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl \
         --models squeezenet11_imagenet.onnx --macs 0.7 --samples 500
     python tools/bench_accuracy.py table accuracy.jsonl > docs/accuracy.md
+    python tools/bench_accuracy.py plot accuracy.jsonl docs/accuracy.svg      # needs matplotlib
 
 ``--data`` is CIFAR-10 as for ``tools/measure.py``: calibration images are drawn from the training images by the seed
 and have no labels; accuracy is that of all test images, which nothing was chosen by. A network that takes images of
@@ -158,6 +159,28 @@ def table(options: argparse.Namespace) -> None:
         print(f"| {' | '.join(map(str, cells))} | {np.mean(seconds):.0f} |")
 
 
+def plot(options: argparse.Namespace) -> None:
+    """Draw the drop of every network over the MACs it keeps, by the default method, mean and all seeds."""
+    from matplotlib import pyplot
+
+    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows(options.results):
+        if row["variant"] == "default" and row["drop"] is not None and row["samples"] in (500, 1000):
+            found[row["model"]][float(row["macs"])].append(row["drop"])
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for model, budgets in sorted(found.items()):
+        kept = sorted(budgets)
+        [line] = axes.plot(kept, [np.mean(budgets[share]) for share in kept], "o-", label=model)
+        every = [(share, drop) for share in kept for drop in budgets[share]]
+        axes.plot(*zip(*every, strict=True), ".", color=line.get_color(), alpha=0.4)
+    axes.set(xlabel="share of MACs kept", ylabel="points of top-1 below the dense network", ylim=(0, None))
+    axes.invert_xaxis()
+    axes.legend()
+    axes.grid(alpha=0.3)
+    pyplot.rcParams["svg.hashsalt"] = "accuracy"
+    figure.savefig(options.picture, metadata={"Date": None})
+
+
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     model, macs, variant, samples = key
     return model, macs, list(VARIANTS).index(variant), samples
@@ -179,6 +202,10 @@ def main() -> None:
     verb = verbs.add_parser("table", help=table.__doc__)
     verb.set_defaults(do=table)
     verb.add_argument("results", type=Path)
+    verb = verbs.add_parser("plot", help=plot.__doc__)
+    verb.set_defaults(do=plot)
+    verb.add_argument("results", type=Path)
+    verb.add_argument("picture", type=Path, help="an SVG")
     options = parser.parse_args()
     options.do(options)
 
