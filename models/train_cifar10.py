@@ -4,7 +4,7 @@
     pip install "reap-onnx[train]"
     python models/train_cifar10.py --data package --model resnet20 --epochs 23
     python models/train_cifar10.py --data package --model vgg --epochs 10
-    python models/train_cifar10.py --data package --model mobilenet --epochs 12
+    python models/train_cifar10.py --data package --model mobilenet --epochs 14
     python models/train_cifar10.py --data package --model upscale --epochs 3 --peak 0.02
     python models/train_cifar10.py --data package --sample       # models/cifar10_*.npz
 
