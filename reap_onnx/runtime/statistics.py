@@ -14,6 +14,7 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Accumulator, Equations
+from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
 from reap_onnx.runtime.stream import Stream
@@ -21,6 +22,8 @@ from reap_onnx.runtime.stream import Stream
 KEPT_ROWS = 24_000  # of one block at most,
 KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
+
+Batch = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Measured:
 
 def collect(
     taps: Sequence[Tap],
-    batches: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
+    batches: Iterable[tuple[Batch, Batch]],
     *,
     samples: int,
     rows: int,
@@ -100,10 +103,13 @@ def collect(
     """
     sums = {tap.layer.node.index: _blocks(tap, rows) for tap in taps}
     for number, (was, now) in enumerate(batches):
-        for tap in taps:
+
+        def add(tap: Tap, number: int = number, was: Batch = was, now: Batch = now) -> None:
             rng = np.random.default_rng((seed, tap.layer.node.index, number))
             other = now[tap.other] if tap.other else None
             _add(sums[tap.layer.node.index], tap, now[tap.layer.data], was[tap.wanted], other, rows / samples, rng)
+
+        in_parallel(add, taps)
         advance(len(was[taps[0].wanted]))
     return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
 
@@ -151,14 +157,13 @@ class _Block:
         self._sums.add(x, total - offset)
         if self._tap.clip is not None:
             some = slice(None, None, self._every)
-            self._kept.append((x[some].copy(), total[some].copy(), offset[some].copy()))
+            x = np.pad(x[some], ((0, 0), (0, int(self._tap.intercept))), constant_values=1)
+            self._kept.append((x, total[some].copy(), offset[some].copy()))
 
     def result(self) -> Measured:
         if self._tap.clip is None:
             return Measured(self._sums.result(), None)
         x, total, offset = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        if self._tap.intercept:
-            x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
         return Measured(self._sums.result(), ClippedRows(x, total, offset, *self._tap.clip))
 
 
