@@ -23,7 +23,7 @@ from reap_onnx.runtime.statistics import Tap
 
 NUMBERS = 256_000_000  # in the rows of either layer at most,
 WEIGHTS = 32_000_000  # and in the weights of both
-CHUNK = 8_000  # positions that are worked on at a time, for the caches
+CHUNK = 500_000  # numbers in the rows of either layer that are worked on at a time, for the caches
 AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
 STEPS = 10
 RIDGE = 1e-2
@@ -52,7 +52,7 @@ class Shelf:
         weights = sum(trace.network.constants[layer.node.inputs[layer.weight.input]].size for layer in layers)
         rows = min(method.pair_rows, method.pair_work // weights) if weights <= WEIGHTS else 0
         self._room = min(rows // self._places(couple.reader), *map(self._fitting, layers))
-        self._chunk = max(1, CHUNK // max(self._places(couple.maker), self._places(couple.reader)))
+        self._chunk = max(1, min(CHUNK // (self._places(layer) * self._columns(layer)) for layer in layers))
 
     def add(self, was: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> None:
         """Keep samples of a batch, as long as there is room."""
@@ -67,9 +67,12 @@ class Shelf:
         assert layer.geometry is not None
         return layer.geometry.positions(self._network.shapes[layer.output])
 
-    def _fitting(self, layer: Layer) -> int:
+    def _columns(self, layer: Layer) -> int:
         assert layer.geometry is not None
-        numbers = layer.geometry.columns(layer.inputs).size + 4 * len(layer.features)  # rows, and what is made of them
+        return layer.geometry.columns(layer.inputs).size
+
+    def _fitting(self, layer: Layer) -> int:
+        numbers = self._columns(layer) + 4 * len(layer.features)  # rows, and what is made of them
         return NUMBERS // (self._places(layer) * numbers)
 
 

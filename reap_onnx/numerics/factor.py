@@ -59,12 +59,17 @@ def solve(lower: Doubles, right: Doubles) -> Doubles:
 
 def inverse(lower: Doubles) -> Doubles:
     """Symmetric inverse (D, D) of ``L L'``, with ``L`` from :func:`factor`."""
+    half = lower_inverse(lower)
+    half += np.tril(half, -1).T
+    return half
+
+
+def lower_inverse(lower: Doubles, *, overwrite: bool = False) -> Doubles:
+    """Lower triangle (D, D) of that inverse, zeros above, Fortran order; with ``overwrite`` in the place of ``L``."""
     if lower.size == 0:
         return lower.copy()
-    half, _ = linalg.lapack.dpotri(lower, lower=1)
-    half += np.tril(half, -1).T
-    full: Doubles = half.T
-    return full
+    half: Doubles = linalg.lapack.dpotri(lower, lower=1, overwrite_c=int(overwrite))[0]
+    return half
 
 
 def _scale(matrix: Doubles) -> float:

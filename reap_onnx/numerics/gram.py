@@ -157,7 +157,7 @@ class Accumulator:
         if x.shape != (len(x), columns) or y.shape != (len(x), features):
             raise ValueError(f"rows of shape {x.shape} and {y.shape} where (n, {columns}) and (n, {features}) are due")
         for name, values in (("x", x), ("y", y)):
-            if not np.abs(values).max(initial=0.0) < _LARGEST:
+            if not (values.max(initial=0.0) < _LARGEST and values.min(initial=0.0) > -_LARGEST):
                 raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
         if self._sums is None and sum(len(x) for x, _ in self._held) + len(x) < self._room:
             self._held.append((x.astype(np.float32), y.astype(np.float32)))

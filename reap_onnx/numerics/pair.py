@@ -11,12 +11,14 @@ from scipy.sparse.linalg import LinearOperator, cg
 
 from reap_onnx.numerics.factor import factor, inverse, solve
 from reap_onnx.numerics.linearize import Operator
+from reap_onnx.numerics.parallel import in_parallel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 _HALVINGS = 5  # of a step, until the error falls
 _DAMPING = 1e-3  # of the mean of a Gram matrix's diagonal, in the preconditioner
+_PROBED = 8_000  # rows by which the preconditioner sees how much of an error reaches the first layer
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,13 @@ def refit_pair(
     again
         A round is followed by another where it leaves less than this share of the error.
     """
-    points = [_Point(pair, batch, first, second) for batch in batches]
+    points = _points(pair, batches, first, second)
     error = _error(points)
     for _ in range(rounds):
         change = _step(points, first, second, ridge, steps)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
-            there = [_Point(pair, batch, *trial) for batch in batches]
+            there = _points(pair, batches, *trial)
             if _error(there) < error:
                 break
         else:
@@ -120,20 +122,30 @@ class _Point:
         self.read = np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)
         out = self.read @ self._second + batch.offset
         low, high = batch.total <= pair.low, batch.total >= pair.high
-        self._seen = ~((low & (out <= pair.low)) | (high & (out >= pair.high)))
+        self.seen = ~((low & (out <= pair.low)) | (high & (out >= pair.high)))
         target = np.where(low, pair.low, np.where(high, pair.high, batch.total))
-        self.error = np.where(self._seen, out - target, 0).astype(np.float32)
+        self.error = np.where(self.seen, out - target, 0).astype(np.float32)
 
-    def backward(self, gradient: Floats) -> tuple[Floats, Floats]:
-        """Gradients of what comes out (n2, M) -> of what the first layer makes (n1, k), and what reaches the second."""
-        gradient = gradient * self._seen
+    def backward(self, gradient: Floats) -> Floats:
+        """Gradient of what comes out (n2, M), as far as it is seen -> of what the first layer makes (n1, k)."""
         back = self._pair.scatter(gradient @ self._second[:-1].T, self._read)
-        return self._between.backward(back).reshape(len(self.rows), -1), gradient
+        return self._between.backward(back).reshape(len(self.rows), -1)
 
     def forward(self, first: Floats, second: Floats) -> Floats:
-        """Changes of the weights -> change of what comes out, (n2, M)."""
+        """Changes of the weights -> change of what is seen of what comes out, (n2, M)."""
         change = self._between.forward((self.rows @ first).reshape(self._shape))
-        return np.asarray(self._pair.gather(change) @ self._second[:-1] + self.read @ second, np.float32)
+        out: Floats = self._pair.gather(change) @ self._second[:-1]
+        out += self.read @ second
+        out *= self.seen
+        return out
+
+    def pull(self, gradient: Floats) -> tuple[Floats, Floats]:
+        """Gradient of what is seen of what comes out -> of both weights."""
+        return self.rows.T @ self.backward(gradient), self.read.T @ gradient
+
+
+def _points(pair: Pair, batches: Sequence[Batch], first: Doubles, second: Doubles) -> list[_Point]:
+    return in_parallel(lambda batch: _Point(pair, batch, first, second), batches)
 
 
 def _error(points: Sequence[_Point]) -> float:
@@ -150,8 +162,8 @@ def _damped(parts: Sequence[Floats], count: int) -> tuple[Callable[[Doubles], Do
         lower = factor(x @ x.T + damping * np.eye(rows))
         return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping), size
     gram = np.zeros((columns, columns))
-    for part in parts:
-        gram += part.T @ part
+    for product in in_parallel(lambda part: part.T @ part, parts):
+        gram += product
     whole = inverse(factor(gram / count + damping * np.eye(columns)))
     return lambda right: np.asarray(whole @ right), size
 
@@ -169,31 +181,28 @@ def _step(
     def join(one: npt.ArrayLike, two: npt.ArrayLike) -> Doubles:
         return np.concatenate([np.ravel(one), np.ravel(two)]).astype(np.float64)
 
-    def pull(gradients: Sequence[Floats]) -> Doubles:
+    def mean(gradients: Sequence[tuple[Floats, Floats]]) -> Doubles:
         sums = join(np.zeros(first.shape), np.zeros(second.shape))
-        for point, gradient in zip(points, gradients, strict=True):
-            made, out = point.backward(gradient)
-            sums += join(point.rows.T @ made, point.read.T @ out)
+        for gradient in gradients:
+            sums += join(*gradient)
         return sums / count
 
     inverses, sizes = zip(
         *(_damped([getattr(p, name) for p in points], count) for name in ("rows", "read")), strict=True
     )
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], np.float32), points[0].error.shape)
-    reached = np.square(points[0].backward(signs)[0]).mean(0, dtype=np.float64)
-    reached = np.maximum(reached, 1e-4 * reached.max()) + 1e-30
+    reached = _reached(points)
     damping = join(np.full(first.shape, ridge * sizes[0] * reached.mean()), np.full(second.shape, ridge * sizes[1]))
 
     def curvature(vector: Doubles) -> Doubles:
         one, two = (part.astype(np.float32) for part in split(vector))
-        return pull([point.forward(one, two) for point in points]) + damping * vector
+        return mean(in_parallel(lambda point: point.pull(point.forward(one, two)), points)) + damping * vector
 
     def precondition(vector: Doubles) -> Doubles:
         one, two = split(vector)
         return join(inverses[0](one) / reached, inverses[1](two))
 
     shape = (len(damping),) * 2
-    downhill = -pull([point.error for point in points])
+    downhill = -mean(in_parallel(lambda point: point.pull(point.error), points))
     found, _ = cg(
         LinearOperator(shape, matvec=curvature, dtype=np.float64),
         downhill,
@@ -202,3 +211,15 @@ def _step(
         M=LinearOperator(shape, matvec=precondition, dtype=np.float64),
     )
     return split(found)
+
+
+def _reached(points: Sequence[_Point]) -> Doubles:
+    """Mean square of the gradient that reaches each feature of the first layer, (k,), for errors of random signs."""
+    signs = np.random.default_rng(0)
+    squares: list[Floats] = []
+    for point in points:
+        if sum(map(len, squares)) < _PROBED:
+            error = signs.choice(np.array([-1, 1], np.float32), point.error.shape) * point.seen
+            squares.append(np.square(point.backward(error)))
+    found = np.concatenate(squares).mean(0, dtype=np.float64)
+    return np.asarray(np.maximum(found, 1e-4 * found.max()) + 1e-30)

@@ -3,9 +3,10 @@
 With ``H = (G + ridge)^-1`` and ``V = H B``, dropping the columns ``I`` of a unit and refitting all others makes the
 least-squares error grow by ``trace(V_I' (H_II)^-1 V_I)``, and leaves ``H - H_:I (H_II)^-1 H_I:`` and
 ``V - H_:I (H_II)^-1 V_I`` (Kamma & Wada, Reconstruction Error Aware Pruning, ISVC 2019). Taking away the cheapest unit
-again and again is therefore a pivoted block Cholesky factorisation of ``H``. It is done here in its left-looking form:
-``H`` stays as it is, a removal adds rows to a factor ``F`` such that the present inverse is ``H - F'F``, and once
-``F`` has grown to a share of ``H`` both are replaced by a fresh, smaller inverse.
+again and again is therefore a pivoted block Cholesky factorisation of ``H``. It is done here in panels: ``H`` and ``V``
+stay as they are while removals add rows to ``F`` and ``T``, the present ones being ``H - F'F`` and ``V - F'T``; once a
+panel is full both are brought up to date by one large product. A price needs the blocks ``H_II`` and ``V_I V_I'``
+alone, which are kept up to date removal by removal.
 
 Columns that always stay (the intercept, channels of other groups) are eliminated once, at the start. A unit may own
 columns in several problems: its price is the sum of its prices in each.
@@ -21,15 +22,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas, solve_triangular
 
-from reap_onnx.numerics.factor import factor, inverse, solve
+from reap_onnx.numerics.factor import factor, lower_inverse, solve
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_RESTART_SHARE = 4  # a fresh inverse once 1/4 of its columns are gone,
-_RESTART_ROWS = 64  # and not for fewer columns than these,
-_LOST = 1e-9  # or as soon as a diagonal entry has lost nine digits
+_PANEL = 192  # columns that go before the inverse is brought up to date
+_DEAD = 0.25  # share of columns that are gone before they are left out
+_LOST = 1e-9  # a fresh inverse as soon as a diagonal entry has lost nine digits
 _TIE = 1e-9  # prices closer than this, relatively, are equal: the lowest index goes
 
 
@@ -76,7 +77,7 @@ class Problem:
         """Fold the absolute ridge and the weight in, order the columns of free units, and eliminate all others."""
         fixed, loose, units = _split(self.units, free)
         cross = self.cross * np.sqrt(self.weight)
-        gram = self.gram[np.ix_(loose, loose)]
+        gram = self.gram.take(loose, 0).take(loose, 1)
         gram[np.diag_indices_from(gram)] += ridge
         right = cross[loose]
         if fixed.size and loose.size:
@@ -86,7 +87,7 @@ class Problem:
             weights = solve(factor(corner), np.hstack([edge, cross[fixed]]))
             gram -= edge.T @ weights[:, : loose.size]
             right -= edge.T @ weights[:, loose.size :]
-        return _Primal(gram, right, units)
+        return _Primal(gram, _few_features(right), units)
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,10 @@ class RowProblem:
         return float(np.square(self.x, dtype=np.float64).mean()) if self.x.size else 0.0
 
     def reduce(self, ridge: float, free: Bools) -> _Dual:
-        """As :meth:`Problem.reduce`; features beyond the number of rows are turned into as many."""
+        """As :meth:`Problem.reduce`."""
         fixed, loose, units = _split(self.units, free)
         x, y = self.x.astype(np.float64) / np.sqrt(len(self.x)), self.y * np.sqrt(self.weight / len(self.x))
-        if y.shape[1] > len(y):
-            y = np.asarray(np.linalg.qr(y.T.astype(np.float64), mode="r")).T
-        both = np.hstack([x[:, loose], y])
+        both = np.hstack([x[:, loose], _few_features(y.astype(np.float64))])
         if fixed.size and loose.size:
             corner = factor(x[:, fixed] @ x[:, fixed].T + ridge * np.eye(len(x)))
             both = np.sqrt(ridge) * solve_triangular(corner, both, lower=True)
@@ -246,33 +245,46 @@ class _Run:
 
 
 class _Inverse(Protocol):
-    """``H``, of which only some rows and blocks are looked at."""
+    """``H``, of which only some columns and blocks are looked at."""
 
     size: int
-    limit: int  # columns after whose removal a fresh inverse pays
+    limit: int  # columns that go before it is brought up to date
 
-    def rows(self, columns: slice) -> Doubles: ...
+    def columns(self, some: slice) -> Doubles: ...
     def blocks(self, run: _Run) -> Doubles: ...
-    def clear(self, columns: slice) -> None: ...
+    def downdate(self, f: Doubles) -> bool: ...
+    def part(self, columns: Ints) -> _Inverse: ...
 
 
 class _Whole:
-    """``H`` as a matrix (d, d)."""
+    """``H`` as a matrix (d, d), in Fortran order, of which the lower triangle is valid."""
 
     def __init__(self, matrix: Doubles) -> None:
         self._matrix = matrix
         self.size = len(matrix)
-        self.limit = self.size // _RESTART_SHARE
+        self.limit = _PANEL
 
-    def rows(self, columns: slice) -> Doubles:
-        return self._matrix[columns]
+    def columns(self, some: slice) -> Doubles:
+        """Columns of ``H``, (d, k)."""
+        found = np.empty((self.size, some.stop - some.start))
+        found[: some.start] = self._matrix[some, : some.start].T
+        found[some.start :] = self._matrix[some.start :, some]
+        found[some] = _mirrored(found[some])
+        return found
 
     def blocks(self, run: _Run) -> Doubles:
+        """Diagonal blocks of the units of a run, (n, k, k)."""
         index = np.arange(run.columns.start, run.columns.stop).reshape(len(run.units), run.size)
-        return self._matrix[index[:, :, None], index[:, None, :]]
+        return _mirrored(self._matrix[index[:, :, None], index[:, None, :]])
 
-    def clear(self, columns: slice) -> None:
-        self._matrix[:, columns] = 0
+    def downdate(self, f: Doubles) -> bool:
+        """Take ``F'F`` off, for ``F`` (u, d); False where a fresh inverse is the better way."""
+        self._matrix = blas.dsyrk(-1.0, f.T, beta=1.0, c=self._matrix, lower=1, overwrite_c=1)
+        return True
+
+    def part(self, columns: Ints) -> _Whole:
+        """``H`` on some of its columns, ascending."""
+        return _Whole(self._matrix.T.take(columns, 0).take(columns, 1).T)
 
 
 class _LowRank:
@@ -280,19 +292,27 @@ class _LowRank:
 
     def __init__(self, u: Doubles, ridge: float) -> None:
         self._u, self._ridge = u, ridge
-        self.limit, self.size = u.shape
+        self.size = u.shape[1]
+        self.limit = max(_PANEL, len(u))
 
-    def rows(self, columns: slice) -> Doubles:
-        product = -self._u[:, columns].T @ self._u
-        product[:, columns] += np.eye(len(product))
+    def columns(self, some: slice) -> Doubles:
+        """Columns of ``H``, (d, k)."""
+        product = -self._u.T @ self._u[:, some]
+        product[some] += np.eye(product.shape[1])
         return np.asarray(product / self._ridge)
 
     def blocks(self, run: _Run) -> Doubles:
+        """Diagonal blocks of the units of a run, (n, k, k)."""
         own = run.rows(self._u.T)
         return np.asarray((np.eye(run.size) - own @ own.transpose(0, 2, 1)) / self._ridge)
 
-    def clear(self, columns: slice) -> None:
-        self._u[:, columns] = 0
+    def downdate(self, f: Doubles) -> bool:
+        """Never: ``U`` would grow by the rows of ``F``."""
+        return False
+
+    def part(self, columns: Ints) -> _LowRank:
+        """``H`` on some of its columns, ascending."""
+        return _LowRank(self._u[:, columns], self._ridge)
 
 
 @dataclass(frozen=True)
@@ -314,7 +334,8 @@ class _Primal:
     def invert(self) -> tuple[_Inverse, Doubles]:
         """``H`` and ``V``."""
         lower = factor(self.gram)
-        return _Whole(inverse(lower)), solve(lower, self.cross)
+        right = solve(lower, self.cross)
+        return _Whole(lower_inverse(lower, overwrite=True)), right
 
 
 @dataclass(frozen=True)
@@ -339,7 +360,10 @@ class _Dual:
 
 
 class _System:
-    """The biorthogonal system of one problem while units go: ``H - F'F`` and ``V`` on the columns that are left."""
+    """The biorthogonal system of one problem while units go: ``H - F'F`` and ``V - F'T`` on the columns that are left.
+
+    Of the units that are left it also keeps the present ``H_II`` and ``V_I V_I'``, which their prices are made of.
+    """
 
     def __init__(self, problem: _Primal | _Dual) -> None:
         self._problem = problem
@@ -348,19 +372,19 @@ class _System:
 
     def prices(self) -> Iterator[tuple[Ints, Doubles]]:
         """Yield units and their prices; a unit that is gone has price 0."""
-        for run, whiten in zip(self._runs, self._whiten, strict=True):
-            yield run.units, _squares(whiten @ run.rows(self._v))
+        for run, whiten, squares in zip(self._runs, self._whiten, self._squares, strict=True):
+            yield run.units, np.maximum(np.einsum("nij,nij->n", whiten @ squares, whiten), 0.0)
 
     def remove(self, unit: int) -> None:
         """Take the columns of ``unit`` away and refit the others."""
         for place, run in enumerate(self._runs):
             slot = int(np.searchsorted(run.units, unit))
             if slot < len(run.units) and run.units[slot] == unit:
-                self._downdate(run.of(slot), self._whiten[place][slot])
-                self._bury(run.of(slot), place, slot)
                 self._gone.append(unit)
-                if not self._is_sound():
-                    self._start()
+                self._alive[run.of(slot)] = 0
+                self._downdate(run.of(slot), self._whiten[place][slot])
+                self._bury(place, slot)
+                self._go_on()
                 return
 
     def _start(self) -> None:
@@ -368,46 +392,80 @@ class _System:
         if self._gone:
             self._problem = self._problem.part(np.flatnonzero(~np.isin(self._problem.units, self._gone)))
             self._gone.clear()
-        self._runs = tuple(_runs(self._problem.units))
         self._h, v = self._problem.invert()
         self._v = np.ascontiguousarray(v)
+        self._units = self._problem.units
+        self._runs = tuple(_runs(self._units))
         self._blocks = [self._h.blocks(run) for run in self._runs]
+        self._squares = [own @ own.transpose(0, 2, 1) for own in (run.rows(self._v) for run in self._runs)]
         self._least = [_LOST * _diagonals(blocks) for blocks in self._blocks]
         self._whiten = [_whiten(blocks) for blocks in self._blocks]
-        self._limit = max(_RESTART_ROWS, self._h.limit)
-        widest = max((run.size for run in self._runs), default=0)
-        self._f = np.zeros((self._limit + widest, self._h.size))
+        self._open_panel()
+
+    def _open_panel(self) -> None:
+        room = self._h.limit + max((run.size for run in self._runs), default=0)
+        self._alive = np.ones(self._h.size)
+        self._f, self._t = np.empty((room, self._h.size)), np.empty((room, self._v.shape[1]))
         self._used = 0
 
     def _downdate(self, columns: slice, whiten: Doubles) -> None:
-        past = self._f[: self._used]
-        rows = whiten @ (self._h.rows(columns) - past[:, columns].T @ past)
-        target = whiten @ self._v[columns]
-        self._v = blas.dgemm(-1.0, target.T, rows, beta=1.0, c=self._v.T, overwrite_c=1).T
-        for run, blocks in zip(self._runs, self._blocks, strict=True):
-            own = run.rows(rows.T)
-            np.subtract(blocks, own @ own.transpose(0, 2, 1), out=blocks)
-        self._f[self._used : self._used + len(rows)] = rows
-        self._used += len(rows)
+        past, aims = self._f[: self._used], self._t[: self._used]
+        aim = whiten @ (self._v[columns] - past[:, columns].T @ aims)
+        both = past.T @ np.hstack([past[:, columns], aims @ aim.T])
+        size = len(aim)
+        rows = (self._h.columns(columns) - both[:, :size]) @ whiten.T * self._alive[:, None]
+        shift = self._v @ aim.T - both[:, size:] - rows @ (0.5 * aim @ aim.T)
+        for run, blocks, squares in zip(self._runs, self._blocks, self._squares, strict=True):
+            own = run.rows(rows)
+            across = own.transpose(0, 2, 1)
+            np.subtract(blocks, own @ across, out=blocks)
+            change = run.rows(shift) @ across
+            np.subtract(squares, change + change.transpose(0, 2, 1), out=squares)
+        self._f[self._used : self._used + size] = rows.T
+        self._t[self._used : self._used + size] = aim
+        self._used += size
 
-    def _bury(self, columns: slice, place: int, slot: int) -> None:
-        """Leave exact zeros where the removed columns were."""
-        self._h.clear(columns)
-        self._f[: self._used, columns] = 0
-        self._v[columns] = 0
+    def _bury(self, place: int, slot: int) -> None:
+        """Leave a block without a price where the removed unit was."""
         self._blocks[place][slot] = np.eye(self._runs[place].size)
+        self._squares[place][slot] = 0
         self._least[place][slot] = 0
 
-    def _is_sound(self) -> bool:
-        """Whiten the blocks as they are now; False when the inverse has grown too long or lost too many digits."""
-        pairs = zip(self._blocks, self._least, strict=True)
-        if self._used >= self._limit or any((_diagonals(blocks) < least).any() for blocks, least in pairs):
-            return False
+    def _go_on(self) -> None:
+        """Whiten the blocks as they are now; where a block has lost too many digits, invert afresh."""
+        if self._used >= self._h.limit and not self._close_panel():
+            self._start()
+            return
         try:
-            self._whiten = [np.linalg.inv(np.linalg.cholesky(blocks)) for blocks in self._blocks]
+            if any((_diagonals(b) < least).any() for b, least in zip(self._blocks, self._least, strict=True)):
+                self._start()
+            else:
+                self._whiten = [np.linalg.inv(np.linalg.cholesky(blocks)) for blocks in self._blocks]
         except np.linalg.LinAlgError:
+            self._start()
+
+    def _close_panel(self) -> bool:
+        """Bring ``H`` and ``V`` up to date, without the columns that are gone once they are many."""
+        f, t = self._f[: self._used], self._t[: self._used]
+        if not self._h.downdate(f):
             return False
+        self._v -= f.T @ t
+        if self._alive.mean() <= 1 - _DEAD:
+            self._leave_out()
+        self._used = 0
         return True
+
+    def _leave_out(self) -> None:
+        """Leave out the columns that are gone."""
+        columns = np.flatnonzero(self._alive)
+        self._h, self._v, self._units = self._h.part(columns), self._v[columns], self._units[columns]
+        stay = [~np.isin(run.units, self._gone) for run in self._runs]
+        self._blocks, self._squares, self._least = (
+            [values[kept] for values, kept in zip(by_run, stay, strict=True) if kept.any()]
+            for by_run in (self._blocks, self._squares, self._least)
+        )
+        self._runs = tuple(_runs(self._units))
+        self._open_panel()
 
 
 def _check_weight(weight: float) -> None:
@@ -438,10 +496,14 @@ def _diagonals(blocks: Doubles) -> Doubles:
     return np.diagonal(blocks, axis1=1, axis2=2)
 
 
-def _squares(values: Doubles) -> Doubles:
-    """Sum of squares of each unit's rows, (n, k, m) -> (n,)."""
-    total: Doubles = np.einsum("nkm,nkm->n", values, values)
-    return total
+def _mirrored(lower: Doubles) -> Doubles:
+    """Symmetric matrices (..., k, k) of their lower triangles."""
+    return np.asarray(np.tril(lower) + np.tril(lower, -1).swapaxes(-1, -2))
+
+
+def _few_features(right: Doubles) -> Doubles:
+    """As many features as rows at most, (n, min(n, M)): prices do not depend on the basis of the features."""
+    return np.asarray(np.linalg.qr(right.T, mode="r")).T if right.shape[1] > len(right) > 0 else right
 
 
 def _whiten(blocks: Doubles) -> Doubles:

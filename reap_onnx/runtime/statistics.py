@@ -14,6 +14,7 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Accumulator, Equations
+from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
 from reap_onnx.runtime.stream import Stream
@@ -22,6 +23,8 @@ KEPT_ROWS = 24_000  # of one block at most,
 KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB
 ENOUGH = 16  # rows for each column; with fewer, halves of the samples are told apart, to choose a ridge by
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
+
+Batch = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Measured:
 
 def collect(
     taps: Sequence[Tap],
-    batches: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]],
+    batches: Iterable[tuple[Batch, Batch]],
     *,
     samples: int,
     rows: int,
@@ -107,13 +110,17 @@ def collect(
     wanted = max(1, round(rows / samples))
     sums: dict[int, list[_Block]] = {}
     for number, (was, now) in enumerate(batches):
-        for tap in taps:
+
+        def add(tap: Tap, number: int = number, was: Batch = was, now: Batch = now) -> None:
             index, total = tap.layer.node.index, was[tap.wanted]
             assert tap.layer.geometry is not None
             count = min(wanted, tap.layer.geometry.positions(total.shape))
             blocks = sums[index] = sums.get(index) or _blocks(tap, samples * count)
+            other = now[tap.other] if tap.other else None
             rng = np.random.default_rng((seed, index, number))
-            _add(blocks, tap, now[tap.layer.data], total, now[tap.other] if tap.other else None, count, number, rng)
+            _add(blocks, tap, now[tap.layer.data], total, other, count, number, rng)
+
+        in_parallel(add, taps)
         advance(len(was[taps[0].wanted]))
     return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
 
@@ -168,7 +175,8 @@ class _Block:
             self._sums[1].add(x[half:], y[half:])
         if self._tap.clip is not None:
             some = slice(None, None, self._every)
-            self._kept.append((x[some].copy(), total[some].copy(), offset[some].copy()))
+            x = np.pad(x[some], ((0, 0), (0, int(self._tap.intercept))), constant_values=1)
+            self._kept.append((x, total[some].copy(), offset[some].copy()))
 
     def result(self) -> Measured:
         sums = [part.result() for part in self._sums]
@@ -177,8 +185,6 @@ class _Block:
         if self._tap.clip is None:
             return Measured(normal, None, halves)
         x, total, offset = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        if self._tap.intercept:
-            x = np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1)
         return Measured(normal, ClippedRows(x, total, offset, *self._tap.clip), halves)
 
 

@@ -140,6 +140,19 @@ def test_a_long_path_does_not_drift():
         assert path.errors[removed] == pytest.approx(growth, rel=1e-8)
 
 
+def test_a_path_of_several_panels_of_units_of_different_sizes():
+    n_units = 80
+    units = [*np.repeat(np.arange(50), 9), *np.repeat(np.arange(50, 80), 4), -1]
+    data = [make(9, units, rows=1400), make(10, np.random.default_rng(0).permutation(units), rows=1300, weight=0.5)]
+    path = removal_path(problems_of(data), n_units, TINY, stop=5)
+    base = total(data, mask(n_units))
+    for removed in (1, 30, 55, 75):
+        growth = total(data, mask(n_units, *path.order[:removed])) - base
+        assert path.errors[removed] == pytest.approx(growth, rel=1e-8)
+    last = [total(data, mask(n_units, *path.order[:54], i)) for i in path.order[54:]]
+    assert last[0] == pytest.approx(min(last), rel=1e-8)
+
+
 @either_form
 @pytest.mark.parametrize("ridge", [1e-6, 1e-3, 0.3])
 def test_the_path_accounts_for_the_ridge(ridge, form):

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from reap_onnx.numerics.parallel import in_parallel
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_come_in_the_order_of_the_items(threads):
+    with threadpool_limits(threads):
+        assert in_parallel(lambda x: x * x, range(50)) == [x * x for x in range(50)]
+
+
+def test_the_work_is_spread_over_as_many_threads_as_the_blas_has():
+    meet = threading.Barrier(2, timeout=60)
+    with threadpool_limits(2):
+        in_parallel(lambda _: meet.wait(), range(2))  # hangs unless two run at once
+
+
+def test_products_are_the_same_bits_for_any_number_of_threads():
+    rng = np.random.default_rng(0)
+    parts = [rng.standard_normal((3000, 300), np.float32) for _ in range(6)]
+    found = []
+    for threads in (1, 2, 3):
+        with threadpool_limits(threads):
+            found.append(in_parallel(lambda x: x.T @ x, parts))
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
+def test_an_error_comes_through():
+    def work(x):
+        return 1 // x
+
+    with threadpool_limits(2), pytest.raises(ZeroDivisionError):
+        in_parallel(work, [1, 0])
