@@ -82,6 +82,7 @@ def collect(
     samples: int,
     rows: int,
     seed: int,
+    memory: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
     """Normal equations of every tap, and some of its rows where it is clipped; one a block, by the index of its node.
@@ -94,6 +95,8 @@ def collect(
         Samples in all batches together.
     rows
         Rows wanted per layer, over all samples; positions are sampled to reach it.
+    memory
+        Bytes that one layer may take, as for :class:`~reap_onnx.numerics.gram.Accumulator`.
 
     Notes
     -----
@@ -101,7 +104,7 @@ def collect(
     the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
     are measured.
     """
-    sums = {tap.layer.node.index: _blocks(tap, rows) for tap in taps}
+    sums = {tap.layer.node.index: _blocks(tap, rows, memory) for tap in taps}
     for number, (was, now) in enumerate(batches):
 
         def add(tap: Tap, number: int = number, was: Batch = was, now: Batch = now) -> None:
@@ -111,7 +114,7 @@ def collect(
 
         in_parallel(add, taps)
         advance(len(was[taps[0].wanted]))
-    return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
+    return {tap.layer.node.index: [block.result() for block in sums.pop(tap.layer.node.index)] for tap in taps}
 
 
 def collect_dense(
@@ -123,13 +126,14 @@ def collect_dense(
     rows: int,
     seed: int,
     providers: Sequence[str] = ("cpu",),
+    memory: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
     """As :func:`collect`, where the present network is the original one."""
     wanted = [name for tap in taps for name in (tap.wanted, *tap.read)]
     with Stream(network, dataset, batch=batch, providers=providers) as stream:
         batches = ((tensors, tensors) for tensors in stream.run(network.proto, wanted))
-        return collect(taps, batches, samples=len(dataset), rows=rows, seed=seed, advance=advance)
+        return collect(taps, batches, samples=len(dataset), rows=rows, seed=seed, memory=memory, advance=advance)
 
 
 def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
@@ -146,9 +150,9 @@ def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equati
 class _Block:
     """Sums of one block of a layer, and every so many rows themselves."""
 
-    def __init__(self, tap: Tap, columns: int, features: int, rows: int) -> None:
+    def __init__(self, tap: Tap, columns: int, features: int, rows: int, memory: int | None) -> None:
         self._tap = tap
-        self._sums = Accumulator(columns, features, tap.intercept)
+        self._sums = Accumulator(columns, features, tap.intercept, memory)
         room = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
         self._every = math.ceil(rows / max(room, 1))
         self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -167,11 +171,11 @@ class _Block:
         return Measured(self._sums.result(), ClippedRows(x, total, offset, *self._tap.clip))
 
 
-def _blocks(tap: Tap, rows: int) -> list[_Block]:
+def _blocks(tap: Tap, rows: int, memory: int | None) -> list[_Block]:
     geometry = tap.layer.geometry
     assert geometry is not None
     blocks, columns = geometry.columns(tap.layer.inputs).shape
-    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows) for _ in range(blocks)]
+    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows, memory) for _ in range(blocks)]
 
 
 def _add(
