@@ -148,6 +148,11 @@ class PruneOptions:
         Samples in one run of the network.
     providers
         Execution providers of onnxruntime, the preferred one first.
+    memory
+        Bytes that a run may take for tensors, rows and normal equations, besides the model and the samples; what
+        tensors take beyond it lies in a file. By default half of what the machine has left, and 8 GB for rows and
+        normal equations, so that the result does not depend on the machine; with less, wide layers are refitted with
+        fewer rows.
     method
         How much work goes into it: one of :data:`EFFORTS`, or any other.
     """
@@ -160,6 +165,7 @@ class PruneOptions:
     seed: int = 0
     batch: int = 50
     providers: tuple[str, ...] = ("cpu",)
+    memory: int | None = None
     method: Method = EFFORTS["default"]
 
     def __post_init__(self) -> None:
@@ -171,5 +177,15 @@ class PruneOptions:
             raise UsageError(f"--min-channels {self.min_channels} is not a positive number")
         if self.batch < 1:
             raise UsageError(f"--batch {self.batch} is not a positive number")
+        if self.memory is not None and self.memory < 1:
+            raise UsageError(f"--memory {self.memory} is not a positive number of bytes", "four gigabytes: --memory 4G")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed} is negative")
+
+
+def parse_memory(text: str) -> int:
+    """Read ``"8G"``, ``"500M"`` or a number of bytes."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    if match is None:
+        raise UsageError(f"--memory {text!r} is not a number of bytes", "eight gigabytes are --memory 8G")
+    return int(float(match[1]) * _UNITS[match[2]])

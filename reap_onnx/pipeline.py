@@ -29,7 +29,7 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.problems import layers_to_refit
+from reap_onnx.method.problems import layers_to_refit, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.edit import copy_model
@@ -44,6 +44,7 @@ from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Advance, Progress, Silent
 from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
 from reap_onnx.runtime.compare import compare_models
+from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.runtime.session import Session, probe, probe_sizes
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
@@ -51,6 +52,7 @@ from reap_onnx.version import VERSION
 
 CHECK_SAMPLES = 4
 METADATA = "reap_onnx."
+_NOTHING = "the target asks for nothing: the model is unchanged"
 
 Model = str | Path | onnx.ModelProto
 
@@ -77,6 +79,7 @@ class _Run:
 
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
@@ -331,9 +334,11 @@ def _choose(
             rows=method.selection_rows,
             seed=options.seed,
             providers=options.providers,
+            memory=memory_for_rows(options.memory) // 2,
             advance=advance,
         )
     statistics = normals(measured)
+    run.notes += solved_by_rows(trace, statistics)
     with run.stage("error paths", len(prunable)) as advance:
         paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance)
     if method.sensitivity_samples:
@@ -425,7 +430,7 @@ def _carry_out(
         comparison=comparison,
         wiring_error=wiring,
         seconds=run.seconds,
-        notes=tuple(trace.left_alone() if len(removed) else ["the target asks for nothing: the model is unchanged"]),
+        notes=(*run.notes, *trace.left_alone()) if len(removed) else (_NOTHING,),
     )
     for path in report:
         write_report(summary, path)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reap_onnx.errors import UsageError
-from reap_onnx.options import Method, PruneOptions, Target
+from reap_onnx.options import Method, PruneOptions, Target, parse_memory
 
 HALF = Target("macs", fraction=0.5)
 
@@ -84,6 +84,7 @@ def test_targets_that_are_none(kind: str, fraction: float | None, absolute: int 
         ("min_channels", 0),
         ("batch", 0),
         ("seed", -1),
+        ("memory", 0),
     ],
 )
 def test_options_that_are_none_are_named(name: str, value: float) -> None:
@@ -98,6 +99,19 @@ def test_options_that_are_none_are_named(name: str, value: float) -> None:
 def test_methods_that_are_none(part: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Method(**part)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("8G", 8e9), ("500m", 5e8), ("1.5 GB", 1.5e9), ("2GiB", 2e9), ("4096", 4096)]
+)
+def test_memory_is_read(text: str, size: float) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1G", "8X", "G"])
+def test_memory_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="--memory"):
+        parse_memory(text)
 
 
 def test_options_are_values() -> None:

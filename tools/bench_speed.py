@@ -6,7 +6,8 @@
     python tools/bench_speed.py run --results speed.jsonl --models resnet:20 resnet:32 resnet:44 resnet:56 --samples 500
     python tools/bench_speed.py run --results speed.jsonl --models resnet:20:32 resnet:20:64 --samples 500
     python tools/bench_speed.py run --results speed.jsonl --models resnet:20:16:64 --samples 500
-    python tools/bench_speed.py run --results speed.jsonl --models resnet:20 --samples 256 2048
+    python tools/bench_speed.py run --results speed.jsonl --models resnet:20 --samples 256 2048 \
+        --memory 100M
     python tools/bench_speed.py selection --results speed.jsonl
     python tools/bench_speed.py table speed.jsonl > docs/speed.md
 
@@ -52,10 +53,11 @@ from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.numerics.path import Problem, removal_path, ridge_of
 from reap_onnx.numerics.refit import refit
+from reap_onnx.options import parse_memory
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.statistics import KEPT_ROWS, POSITIONS
 
-KEY = ("model", "samples", "macs", "effort")
+KEY = ("model", "samples", "macs", "effort", "memory")
 BATCH = 50
 
 
@@ -137,7 +139,8 @@ def _cases(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for model in options.models:
         for samples in options.samples:
             for effort in options.efforts:
-                yield {"model": model, "samples": samples, "macs": options.macs, "effort": effort, "images": images}
+                case = {"model": model, "samples": samples, "macs": options.macs, "effort": effort}
+                yield {**case, "memory": options.memory, "images": images}
 
 
 def _keep(results: Path, row: dict[str, Any]) -> None:
@@ -151,7 +154,9 @@ def one(options: argparse.Namespace) -> None:
     case = json.loads(options.case)
     model = model_of(case["model"])
     data = samples_of(model, case["images"] and Path(case["images"]), case["samples"])
-    wanted = PruneOptions(Target.parse("macs", case["macs"]), batch=BATCH, method=EFFORTS[case["effort"]])
+    memory = None if case["memory"] is None else parse_memory(case["memory"])
+    target = Target.parse("macs", case["macs"])
+    wanted = PruneOptions(target, batch=BATCH, memory=memory, method=EFFORTS[case["effort"]])
     passes = [plain(model, data) for _ in range(3)]
     before = peak_memory()
     start = time.perf_counter()
@@ -338,13 +343,13 @@ def table(options: argparse.Namespace) -> None:
     runs = [row for row in found if row["kind"] == "run"]
     print(PAGE.format(commits=", ".join(sorted({row["commit"] for row in found}))))
     stages = ["collecting statistics", "error paths", "sensitivity", "refit", "comparing"]
-    heads = ["network", "samples", "effort", "one pass, s", *stages, "other", "whole", "peak, GB"]
+    heads = ["network", "samples", "effort", "memory", "one pass, s", *stages, "other", "whole", "peak, GB"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for row in runs:
         parts = [row["stages"].get(stage, 0.0) / row["plain"] for stage in stages]
         whole = row["seconds"] / row["plain"]
         numbers = [f"{part:.1f}" for part in (*parts, whole - sum(parts), whole)]
-        cells = [row["model"], row["samples"], row["effort"], f"{row['plain']:.2f}", *numbers]
+        cells = [row["model"], row["samples"], row["effort"], row["memory"] or "", f"{row['plain']:.2f}", *numbers]
         print(f"| {' | '.join(map(str, cells))} | {row['peak_gb']:.2f} |")
     print(ACCOUNT)
     heads = ["network", "effort", "samples", "stage", "GFLOP", "s", "GFLOP/s", "of the peak"]
@@ -400,6 +405,7 @@ def main() -> None:
     verb.add_argument("--samples", type=int, nargs="+", default=[1000])
     verb.add_argument("--macs", default="0.5")
     verb.add_argument("--efforts", nargs="+", default=["default"], choices=list(EFFORTS))
+    verb.add_argument("--memory", help="as of the command")
     verb = verbs.add_parser("one", help=one.__doc__)
     verb.set_defaults(do=one)
     verb.add_argument("case")

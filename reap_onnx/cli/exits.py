@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from typing import ParamSpec
@@ -23,11 +25,14 @@ P = ParamSpec("P")
 def exits(verb: Callable[P, None]) -> Callable[P, None]:
     """Make a verb leave with the exit status of its error, said on stderr; see ``reap_onnx.errors`` for the statuses.
 
-    A reader of stdout that went away is no reason to say anything; anything unexpected keeps its traceback.
+    A request to terminate (SIGTERM) is an interrupt. A reader of stdout that went away is no reason to say anything;
+    anything unexpected keeps its traceback.
     """
 
     @functools.wraps(verb)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             verb(*args, **kwargs)
             sys.stdout.flush()

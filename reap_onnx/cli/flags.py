@@ -43,6 +43,16 @@ Providers: TypeAlias = Annotated[
         "cpu by default.",
     ),
 ]
+Memory: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="BYTES",
+        help="Memory for what lies between layers, as 8G; what goes beyond lies in a file. Half of what is free by "
+        "default.",
+        rich_help_panel="Limits",
+    ),
+]
 Preset: TypeAlias = Annotated[
     str | None,
     typer.Option("--preset", metavar="NAME", help=f"Usual recipe: {', '.join(PRESETS)}.", rich_help_panel=_IMAGES),

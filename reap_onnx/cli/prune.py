@@ -11,7 +11,7 @@ from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
-from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
+from reap_onnx.options import EFFORTS, Method, PruneOptions, Target, parse_memory
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -91,6 +91,7 @@ def prune(
             rich_help_panel=_LIMITS,
         ),
     ] = "default",
+    memory: flags.Memory = None,
     provider: flags.Providers = None,
     force: flags.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no model.", rich_help_panel=_OUTPUT)] = False,
@@ -120,6 +121,7 @@ def prune(
         seed=seed,
         batch=batch,
         providers=tuple(provider or ("cpu",)),
+        memory=None if memory is None else parse_memory(memory),
         method=_method(effort),
     )
     images = flags.image_options(preset=preset, mean=mean, std=std, size=size, crop=crop, layout=layout, color=color)

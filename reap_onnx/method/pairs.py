@@ -22,6 +22,7 @@ from reap_onnx.options import Method
 from reap_onnx.runtime.statistics import Tap
 
 NUMBERS = 256_000_000  # in the rows of either layer at most,
+SHARE = 32  # bytes of the memory for each of them, for there are some seven others made of it
 WEIGHTS = 32_000_000  # and in the weights of both
 CHUNK = 500_000  # numbers in the rows of either layer that are worked on at a time, for the caches
 AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
@@ -42,12 +43,14 @@ class Shelf:
         Of the reader.
     method
         How many rows are wanted.
+    memory
+        Bytes that the run may take.
     """
 
-    def __init__(self, trace: Trace, couple: Couple, tap: Tap, method: Method) -> None:
+    def __init__(self, trace: Trace, couple: Couple, tap: Tap, method: Method, memory: int) -> None:
         self.couple, self.tap = couple, tap
         self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
-        self._network = trace.network
+        self._network, self._numbers = trace.network, min(NUMBERS, memory // SHARE)
         layers = couple.maker, couple.reader
         weights = sum(trace.network.constants[layer.node.inputs[layer.weight.input]].size for layer in layers)
         rows = min(method.pair_rows, method.pair_work // weights) if weights <= WEIGHTS else 0
@@ -73,7 +76,7 @@ class Shelf:
 
     def _fitting(self, layer: Layer) -> int:
         numbers = self._columns(layer) + 4 * len(layer.features)  # rows, and what is made of them
-        return NUMBERS // (self._places(layer) * numbers)
+        return self._numbers // (self._places(layer) * numbers)
 
 
 def refit_couple(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from reap_onnx.runtime.statistics import Halves, Tap
 
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
 RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0)  # to choose from where rows are few
+SLICE = 16_000_000  # weights of a layer that are refitted at a time: in float64 there are some seven of each
 
 
 def column_labels(trace: Trace, tap: Tap) -> Labels:
@@ -79,30 +81,42 @@ def refitted(
     layer, target = tap.layer, tap.target
     assert layer.geometry is not None
     old_weight = trace.network.constants[layer.node.inputs[layer.weight.input]]
-    old = layer.geometry.matrix(old_weight.astype(float))
-    labels = column_labels(trace, tap)
-    scale = target.scale.reshape(len(normals), 1, -1)
-    new, shift = np.zeros_like(old), target.shift.copy().reshape(len(normals), -1)
+    old = layer.geometry.matrix(old_weight)
+    blocks, columns, features = old.shape
+    labels, new = column_labels(trace, tap), np.empty_like(old)
+    scale, shift = (vector.reshape(blocks, features) for vector in (target.scale, target.shift.copy()))
+    seen = _seen(target).reshape(blocks, features)
     for block, normal in enumerate(normals):
         keep = ~np.isin(labels[block], removed)
-        prior = old[block] * scale[block]
-        if tap.intercept:
-            prior = np.concatenate([prior, shift[block][None]])
-        solution = np.zeros_like(prior)
         ridge, sample = ridge_of(normal.scale, RIDGE), rows[block] if rows else None
         split = halves[block] if halves else None
-        if split is not None:
-            ridges = [ridge_of(normal.scale, relative) for relative in RIDGES]
-            ridge = held_out_ridge(split, keep, ridges, prior, intercept=tap.intercept)
-        if sample is None:
-            solution[keep] = refit(normal, keep, ridge, prior, intercept=tap.intercept)
-        else:
-            solution[keep] = refit_clipped(normal, keep, ridge, prior, sample, rounds=rounds, intercept=tap.intercept)
-        new[block] = solution[: old.shape[1]]
-        if tap.intercept:
-            shift[block] = solution[-1]
-    gone = np.isin(labels[:, : old.shape[1]], removed)
-    return written(layer, target, new, shift.reshape(-1), np.where(gone[:, :, None], 0.0, old), old_weight)
+        ridges = [ridge_of(normal.scale, relative) for relative in RIDGES]
+        for some in _slices(columns, features):
+            own = old[block][:, some].astype(float)
+            prior = own * scale[block, some]
+            if tap.intercept:
+                prior = np.concatenate([prior, shift[block][None, some]])
+            solution, part = np.zeros_like(prior), normal.of(some)
+            if split is not None:
+                halves_of = split[0].of(some), split[1].of(some)
+                ridge = held_out_ridge(halves_of, keep, ridges, prior, intercept=tap.intercept)
+            if sample is None:
+                solution[keep] = refit(part, keep, ridge, prior, intercept=tap.intercept)
+            else:
+                solution[keep] = refit_clipped(
+                    part, keep, ridge, prior, sample.of(some), rounds=rounds, intercept=tap.intercept
+                )
+            own[~keep[:columns]] = 0
+            new[block][:, some] = _unscaled(solution[:columns], scale[block, some], seen[block, some], own)
+            if tap.intercept:
+                shift[block, some] = solution[-1]
+    return _constants(layer, target, new, shift.reshape(-1), old_weight)
+
+
+def _slices(columns: int, features: int) -> Iterator[slice]:
+    """Features that are refitted at a time: all, but for layers whose weights would fill the memory several times."""
+    step = math.ceil(features / math.ceil(columns * features / SLICE))
+    return (slice(start, start + step) for start in range(0, features, step))
 
 
 def written(
@@ -119,13 +133,27 @@ def written(
     like
         The weight in its shape and dtype.
     """
+    scale, seen = (vector.reshape(len(old), 1, -1) for vector in (target.scale, _seen(target)))
+    return _constants(layer, target, _unscaled(matrix, scale, seen, old), shift, like)
+
+
+def _seen(target: Target) -> np.ndarray:
+    """Features that the target depends on, (features,)."""
+    return np.asarray(np.abs(target.scale) > 1e-8 * np.abs(target.scale).max())
+
+
+def _unscaled(matrix: np.ndarray, scale: np.ndarray, seen: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Weights of the layer from those behind the affine operators of its target; ``old`` where nothing is seen."""
+    return np.where(seen, matrix / np.where(seen, scale, 1.0), old)
+
+
+def _constants(
+    layer: Layer, target: Target, matrix: np.ndarray, shift: np.ndarray, like: np.ndarray
+) -> dict[Slot, np.ndarray]:
     assert layer.geometry is not None
-    scale = target.scale.reshape(len(old), 1, -1)
-    seen = np.abs(scale) > 1e-8 * np.abs(scale).max()
-    new = np.where(seen, matrix / np.where(seen, scale, 1.0), old)
-    slots = {layer.weight: layer.geometry.weight(new, like)}
+    slots = {layer.weight: layer.geometry.weight(matrix, like)}
     if target.intercept is not None:
-        slots |= _intercept(target, target.intercept, shift, seen.reshape(-1))
+        slots |= _intercept(target, target.intercept, shift, _seen(target))
     return slots
 
 
@@ -140,3 +168,12 @@ def layers_to_refit(groups: Sequence[Group]) -> list[Layer]:
     """Layers that read any of these groups and can be refitted, in the order of the graph."""
     found = {layer.node.index: layer for group in groups for layer in group.readers if layer.geometry is not None}
     return [found[index] for index in sorted(found)]
+
+
+def solved_by_rows(trace: Trace, statistics: Mapping[int, Sequence[Equations]]) -> list[str]:
+    """A line for each layer that is so wide that its rows were kept instead of their sums."""
+    return [
+        f"{trace.network.nodes[index].name}: {normals[0].x.shape[1]:,} columns, solved by {normals[0].rows:,} rows"
+        for index, normals in statistics.items()
+        if isinstance(normals[0], Rows)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import Method, PruneOptions
+from reap_onnx.runtime.memory import memory_for_rows, memory_limit
 from reap_onnx.runtime.statistics import Tap, collect
 from reap_onnx.runtime.stream import Stream, Tensors
 
@@ -60,23 +62,23 @@ def reconstruct(
     pending = {group.name for job in jobs for group in job.groups}
     shared: dict[str, list[Equations]] = {}
     waves = list(_waves(network, jobs))
-    with (
-        Stream(network, dataset, batch=options.batch, providers=options.providers) as original,
-        Stream(network, dataset, batch=options.batch, providers=options.providers) as present,
-    ):
+    memory, room = memory_for_rows(options.memory), memory_limit(options.memory) // 4
+    stream = partial(Stream, network, dataset, batch=options.batch, providers=options.providers, memory=room)
+    with stream() as original, stream() as present:
         for number, wave in enumerate(waves):
             later = [job for wave in waves[number + 1 :] for job in wave]
             was = original.run(network.proto, [job.tap.wanted for job in wave], [job.tap.wanted for job in later])
             final = [name for job in wave for name in job.final]
             model = mask_channels(trace, _all(removed), weights) if method.asymmetric else network.proto
             now = present.run(model, _read(wave), _read(later), final)
-            shelves = {job.index: Shelf(trace, job.couple, job.tap, method) for job in wave if job.couple}
+            shelves = {job.index: Shelf(trace, job.couple, job.tap, method, memory) for job in wave if job.couple}
             measured = collect(
                 [job.tap for job in wave],
                 _watched(zip(was, now, strict=True), shelves.values()),
                 samples=len(dataset),
                 rows=method.refit_rows,
                 seed=options.seed,
+                memory=memory // 2,
             )
             for job in wave:
                 blocks = measured[job.index]

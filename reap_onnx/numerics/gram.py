@@ -14,6 +14,9 @@ Doubles = npt.NDArray[np.float64]
 _CHUNK = 8192  # rows summed in float32 before they go into the float64 sums
 _LARGEST = 1e15  # a chunk of products of such values still fits into float32
 _WIDE = 1024  # columns from which on rows are kept themselves,
+_SUMS_COST = 48  # bytes for each entry of a Gram matrix until it is solved: itself, copies, factor, inverse
+_ROWS_COST = 40  # bytes for each entry of rows until they are solved
+_STRIPE = 512  # rows of a matrix that are worked on at a time
 _FEW = 0.5  # as long as there are fewer of them than this share of the columns
 
 
@@ -61,6 +64,11 @@ class Normal:
             self.rows + other.rows,
         )
 
+    def of(self, features: slice) -> Normal:
+        """Return the sums of some of the features."""
+        cross, square, total = self.cross[:, features], self.square[features], self.total[features]
+        return Normal(self.gram, cross, square, total, self.rows)
+
     @property
     def scale(self) -> float:
         """Mean of the squares of ``x``: the mean of the diagonal of ``G``."""
@@ -94,6 +102,10 @@ class Rows:
         if self.x.shape[1:] != other.x.shape[1:] or self.y.shape[1:] != other.y.shape[1:]:
             raise ValueError(f"rows of shape {self.x.shape} and {other.x.shape} cannot be merged")
         return Rows(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]))
+
+    def of(self, features: slice) -> Rows:
+        """Return the rows of some of the features."""
+        return Rows(self.x, self.y[:, features])
 
     def sums(self) -> Normal:
         """Return the sums over these rows."""
@@ -136,13 +148,19 @@ class Accumulator:
         Width of ``x`` (without the constant) and of ``y``.
     intercept
         Append the constant 1 as the last column: ``D = columns + 1`` instead of ``D = columns``.
+    memory
+        Bytes that may be taken to solve the problem. Where sums would take more, rows are kept whatever their number,
+        as many of the first as there is memory for.
     """
 
-    def __init__(self, columns: int, features: int, intercept: bool) -> None:
+    def __init__(self, columns: int, features: int, intercept: bool, memory: int | None = None) -> None:
         self._intercept = intercept
         self._shape = columns, features
         self._held: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
         self._room = int(_FEW * columns) if columns >= _WIDE else 0
+        self._tight = memory is not None and columns >= _WIDE and _SUMS_COST * columns**2 > memory
+        if memory is not None and self._tight:
+            self._room = max(1, memory // (_ROWS_COST * (columns + features)))
         self._sums: _Sums | None = None
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
@@ -159,7 +177,10 @@ class Accumulator:
         for name, values in (("x", x), ("y", y)):
             if not (values.max(initial=0.0) < _LARGEST and values.min(initial=0.0) > -_LARGEST):
                 raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
-        if self._sums is None and sum(len(x) for x, _ in self._held) + len(x) < self._room:
+        if self._tight:
+            room = self._room - sum(len(x) for x, _ in self._held)
+            x, y = x[:room], y[:room]
+        if self._tight or (self._sums is None and sum(len(x) for x, _ in self._held) + len(x) < self._room):
             self._held.append((x.astype(np.float32), y.astype(np.float32)))
             return
         self._sums = self._sums or _Sums(columns, features)
@@ -188,8 +209,9 @@ class _Sums:
         self._square = np.zeros(features)
         self._gram = np.zeros((columns, columns), order="F")
         self._cross = np.zeros((columns, features), order="F")
-        self._gram_part = np.zeros((columns, columns), np.float32, order="F")
-        self._cross_part = np.zeros((columns, features), np.float32, order="F")
+        self._drop = columns >= _WIDE
+        self._gram_part = np.zeros((0, 0), np.float32)
+        self._cross_part = np.zeros((0, 0), np.float32)
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         """Add rows that have been checked."""
@@ -201,6 +223,8 @@ class _Sums:
             stop = min(len(x), start + _CHUNK - self._pending)
             self._add_chunk(x[start:stop], y[start:stop])
             start = stop
+        if self._drop:  # many layers at a time have sums, few are being added to
+            self._flush()
 
     def result(self, intercept: bool) -> Normal:
         """Return the sums so far."""
@@ -208,14 +232,19 @@ class _Sums:
         n = self._rows
         mean_x, mean_y = self._x_shift.astype(np.float64), self._y_shift.astype(np.float64)
         x_total, y_total = self._x_sum + n * mean_x, self._y_sum + n * mean_y
-        lower = np.tril(self._gram + np.outer(self._x_sum, mean_x) + np.outer(mean_x, x_total))
-        gram = lower + np.tril(lower, -1).T
-        cross = self._cross + np.outer(self._x_sum, mean_y) + np.outer(mean_x, y_total)
+        columns, size = len(x_total), len(x_total) + int(intercept)
+        gram, cross = np.empty((size, size)), np.empty((size, len(y_total)))
+        for start in range(0, columns, _STRIPE):  # in stripes: temporary matrices of this size would be many
+            some = slice(start, min(start + _STRIPE, columns))
+            own = self._gram[some] + np.outer(self._x_sum[some], mean_x) + np.outer(mean_x[some], x_total)
+            gram[some, :start], gram[:start, some] = own[:, :start], own[:, :start].T
+            block = np.tril(own[:, some])
+            gram[some, some] = block + np.tril(block, -1).T
+        cross[:columns] = self._cross + np.outer(self._x_sum, mean_y) + np.outer(mean_x, y_total)
         if intercept:
-            gram = np.block([[gram, x_total[:, None]], [x_total[None, :], np.full((1, 1), float(n))]])
-            cross = np.vstack([cross, y_total])
+            gram[-1, :-1], gram[:-1, -1], gram[-1, -1], cross[-1] = x_total, x_total, n, y_total
         square = self._square + 2 * mean_y * self._y_sum + n * mean_y * mean_y
-        return Normal(gram, np.ascontiguousarray(cross), square, y_total, n)
+        return Normal(gram, cross, square, y_total, n)
 
     def _add_chunk(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         dx = np.ascontiguousarray(x - self._x_shift, np.float32)
@@ -223,6 +252,9 @@ class _Sums:
         self._x_sum += dx.sum(axis=0, dtype=np.float64)
         self._y_sum += dy.sum(axis=0, dtype=np.float64)
         self._square += np.square(dy, dtype=np.float64).sum(axis=0)
+        if not self._gram_part.size:
+            self._gram_part = np.zeros(self._gram.shape, np.float32, order="F")
+            self._cross_part = np.zeros(self._cross.shape, np.float32, order="F")
         if dx.size:
             self._gram_part = blas.ssyrk(1.0, dx.T, beta=1.0, c=self._gram_part, lower=1, overwrite_c=1)
         if dx.size and dy.size:
@@ -234,8 +266,12 @@ class _Sums:
 
     def _flush(self) -> None:
         """Move the float32 products into the float64 sums."""
+        if not self._pending:
+            return
         self._gram += self._gram_part
         self._cross += self._cross_part
+        if self._drop:
+            self._gram_part = self._cross_part = np.zeros((0, 0), np.float32)
         self._gram_part[...] = 0
         self._cross_part[...] = 0
         self._pending = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,10 @@ class ClippedRows:
     offset: Singles
     low: float
     high: float
+
+    def of(self, features: slice) -> ClippedRows:
+        """Return the rows of some of the features."""
+        return replace(self, total=self.total[:, features], offset=self.offset[:, features])
 
     def correction(self, product: Singles) -> Singles:
         """How far targets move, (n, M), now that ``x W`` is ``product`` (n, M)."""

@@ -88,6 +88,7 @@ def collect(
     samples: int,
     rows: int,
     seed: int,
+    memory: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
     """Normal equations of every tap, and some of its rows where it is clipped; one a block, by the index of its node.
@@ -100,6 +101,8 @@ def collect(
         Samples in all batches together.
     rows
         Rows wanted per layer, over all samples; positions are sampled to reach it.
+    memory
+        Bytes that one layer may take, as for :class:`~reap_onnx.numerics.gram.Accumulator`.
 
     Notes
     -----
@@ -115,14 +118,14 @@ def collect(
             index, total = tap.layer.node.index, was[tap.wanted]
             assert tap.layer.geometry is not None
             count = min(wanted, tap.layer.geometry.positions(total.shape))
-            blocks = sums[index] = sums.get(index) or _blocks(tap, samples * count)
+            blocks = sums[index] = sums.get(index) or _blocks(tap, samples * count, memory)
             other = now[tap.other] if tap.other else None
             rng = np.random.default_rng((seed, index, number))
             _add(blocks, tap, now[tap.layer.data], total, other, count, number, rng)
 
         in_parallel(add, taps)
         advance(len(was[taps[0].wanted]))
-    return {index: [block.result() for block in blocks] for index, blocks in sums.items()}
+    return {tap.layer.node.index: [block.result() for block in sums.pop(tap.layer.node.index)] for tap in taps}
 
 
 def collect_dense(
@@ -134,13 +137,14 @@ def collect_dense(
     rows: int,
     seed: int,
     providers: Sequence[str] = ("cpu",),
+    memory: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
     """As :func:`collect`, where the present network is the original one."""
     wanted = [name for tap in taps for name in (tap.wanted, *tap.read)]
     with Stream(network, dataset, batch=batch, providers=providers) as stream:
         batches = ((tensors, tensors) for tensors in stream.run(network.proto, wanted))
-        return collect(taps, batches, samples=len(dataset), rows=rows, seed=seed, advance=advance)
+        return collect(taps, batches, samples=len(dataset), rows=rows, seed=seed, memory=memory, advance=advance)
 
 
 def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
@@ -157,12 +161,13 @@ def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equati
 class _Block:
     """Sums of one block of a layer, by halves of the samples where rows are few, and every so many rows themselves."""
 
-    def __init__(self, tap: Tap, columns: int, features: int, rows: int) -> None:
+    def __init__(self, tap: Tap, columns: int, features: int, rows: int, memory: int | None) -> None:
         self._tap = tap
         parts = 2 if rows < ENOUGH * columns else 1
-        self._sums = [Accumulator(columns, features, tap.intercept) for _ in range(parts)]
-        room = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
-        self._every = math.ceil(rows / max(room, 1))
+        room = memory if memory is None or parts == 1 else memory // 3
+        self._sums = [Accumulator(columns, features, tap.intercept, room) for _ in range(parts)]
+        kept = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
+        self._every = math.ceil(rows / max(kept, 1))
         self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray, half: int) -> None:
@@ -188,11 +193,11 @@ class _Block:
         return Measured(normal, ClippedRows(x, total, offset, *self._tap.clip), halves)
 
 
-def _blocks(tap: Tap, rows: int) -> list[_Block]:
+def _blocks(tap: Tap, rows: int, memory: int | None) -> list[_Block]:
     geometry = tap.layer.geometry
     assert geometry is not None
     blocks, columns = geometry.columns(tap.layer.inputs).shape
-    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows) for _ in range(blocks)]
+    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows, memory) for _ in range(blocks)]
 
 
 def _add(

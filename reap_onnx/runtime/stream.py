@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,9 +11,10 @@ import onnx
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.model.edit import part
 from reap_onnx.model.network import Network
+from reap_onnx.runtime.memory import Spill, Spilled
 from reap_onnx.runtime.session import Session
 
-MEMORY = 4_000_000_000  # bytes that a stream keeps in memory; what goes beyond lies in files
+MEMORY = 4_000_000_000  # bytes that a stream keeps in memory unless told otherwise; what goes beyond lies in a file
 
 Tensors = dict[str, np.ndarray]
 
@@ -35,7 +34,8 @@ class Stream(AbstractContextManager["Stream"]):
     providers
         Execution providers, as for :class:`~reap_onnx.runtime.session.Session`.
     memory
-        Bytes of tensors kept in memory between pieces. The rest goes to temporary files, gone when the context ends.
+        Bytes of tensors kept in memory between pieces. The rest goes to a temporary file without a name, which is gone
+        however the process ends.
     """
 
     def __init__(
@@ -48,17 +48,20 @@ class Stream(AbstractContextManager["Stream"]):
         memory: int = MEMORY,
     ) -> None:
         self._network, self._providers, self._memory = network, providers, memory
-        self._held: list[Tensors] = list(dataset.batches(batch))
+        self._held: list[Mapping[str, np.ndarray | Spilled]] = list(dataset.batches(batch))
         self._done: set[int] = set()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._files: list[Path] = []
-        self._number = 0
+        self._spill: Spill | None = None
 
     def __exit__(self, *_: object) -> None:
         """Drop what is kept."""
         self._held.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
+        if self._spill is not None:
+            self._spill.close()
+
+    @property
+    def spilled(self) -> int:
+        """Bytes that lie in a file."""
+        return 0 if self._spill is None else self._spill.size
 
     def run(
         self,
@@ -86,15 +89,24 @@ class Stream(AbstractContextManager["Stream"]):
         computed = [n for n in dict.fromkeys((*wanted, *cut)) if n in self._network.producer and n not in held]
         types = {name: (self._network.dtypes[name], len(self._network.shapes[name])) for name in held}
         session = Session(part(model, computed, types), self._providers) if computed else None
-        past, self._files, room = self._files, [], self._memory
-        for number, known in enumerate(self._held):
-            tensors = known | (session.run(known, computed) if session else {})
-            kept = {name: tensors[name] for name in cut}
-            room -= sum(array.nbytes for array in kept.values())
-            self._held[number] = kept if room >= 0 else {name: self._file(array) for name, array in kept.items()}
-            yield {name: tensors[name] for name in wanted}
-        for path in past:
-            path.unlink()
+        past, self._spill = self._spill, None
+        room = self._memory - sum(map(_in_memory, self._held)) if held else self._memory
+        try:
+            for number, before in enumerate(self._held):
+                known = {name: _read(value, past) for name, value in before.items()}
+                tensors = known | (session.run(known, computed) if session else {})
+                kept = {name: tensors[name] for name in cut}
+                room += _in_memory(before) if held else 0
+                if (bytes_kept := _in_memory(kept)) <= room:
+                    room -= bytes_kept
+                    self._held[number] = kept
+                else:
+                    self._spill = self._spill or Spill()
+                    self._held[number] = {name: self._spill.put(array) for name, array in kept.items()}
+                yield {name: tensors[name] for name in wanted}
+        finally:
+            if past is not None:
+                past.close()
 
     def _cut(self, later: Sequence[str]) -> list[str]:
         """Tensors that are computed by now, and enough to go on to ``later``."""
@@ -111,11 +123,13 @@ class Stream(AbstractContextManager["Stream"]):
                 pending.extend(n for n in (*node.inputs, *node.captured) if n)
         return cut
 
-    def _file(self, array: np.ndarray) -> np.ndarray:
-        """The same array, kept in a file."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="reap-onnx-")
-        self._number += 1
-        self._files.append(Path(self._folder.name) / f"{self._number}.npy")
-        np.save(self._files[-1], array)
-        return np.asarray(np.load(self._files[-1], mmap_mode="r"))
+
+def _read(value: np.ndarray | Spilled, spill: Spill | None) -> np.ndarray:
+    if isinstance(value, Spilled):
+        assert spill is not None
+        return spill.get(value)
+    return value
+
+
+def _in_memory(tensors: Mapping[str, object]) -> int:
+    return sum(array.nbytes for array in tensors.values() if isinstance(array, np.ndarray))

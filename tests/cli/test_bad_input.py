@@ -258,20 +258,28 @@ def test_no_room_to_write(place: Path, tmp_path: Path, external: bool) -> None:
     assert listing(tmp_path) == before
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4])
-def test_interrupt_in_the_middle(tmp_path: Path, delay: float) -> None:
+@pytest.mark.parametrize(
+    ("delay", "sent"), [(0.0, signal.SIGINT), (0.4, signal.SIGINT), (0.4, signal.SIGTERM), (1.5, signal.SIGTERM)]
+)
+def test_interrupt_in_the_middle(
+    tmp_path: Path, delay: float, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spilled").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spilled"))
     onnx.save(residual_net(), tmp_path / "net.onnx")
     np.save(tmp_path / "many.npy", np.tile(images(500), (40, 1, 1, 1)))
     script = "def load_data():\n    pathlib.Path('started').touch()\n    return numpy.load('many.npy')\n"
     (tmp_path / "samples.py").write_text(f"import pathlib, numpy\n{script}")
     argv = ["prune", "net.onnx", "--data", "samples.py", "--macs", "0.5", *OUT, "--plan", "plan.json"]
+    argv += ["--memory", "1M"]
     with start(tmp_path, argv) as run:
         while not (tmp_path / "started").exists() and run.poll() is None:
             time.sleep(0.01)
         time.sleep(delay)
-        run.send_signal(signal.SIGINT)
+        run.send_signal(sent)
         out, err = run.communicate(timeout=60)
     assert run.returncode == 130, err
     assert out == ""
     assert err == "error: interrupted; nothing more is written\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "many.npy", "samples.py", "started"}
+    assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "many.npy", "samples.py", "started", "spilled"}
+    assert not list((tmp_path / "spilled").glob("reap-onnx-*"))

@@ -13,6 +13,7 @@ from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
+from reap_onnx.method import problems
 from reap_onnx.method.problems import layers_to_refit, refitted
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import error_paths
@@ -58,6 +59,33 @@ def test_the_sequential_refit_beats_refitting_each_layer_by_itself(measured):
     for layer in layers_to_refit([path.group for path in paths]):
         alone |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed)
     assert error(trace, weights) < 0.95 * error(trace, alone)
+
+
+def test_a_refit_in_slices_of_the_features_is_that_of_all_at_once(measured, monkeypatch):
+    trace, paths, taps, statistics, _ = measured
+    layers = layers_to_refit([path.group for path in paths])
+    removed = np.concatenate([path.removed(len(path.group.units) // 2) for path in paths])
+
+    def all_layers():
+        found = {}
+        for layer in layers:
+            found |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed)
+        return found
+
+    whole = all_layers()
+    monkeypatch.setattr(problems, "SLICE", 200)
+    for slot, value in all_layers().items():
+        np.testing.assert_allclose(value, whole[slot], rtol=1e-5, atol=1e-6)
+
+
+def test_little_memory_changes_nothing_where_no_layer_is_wide(measured):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(path.group.units) // 2 for path in paths]
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, with_method(pair_rows=0))
+    options = replace(with_method(pair_rows=0), memory=1_000_000)
+    again, same = reconstruct(trace, paths, kept, taps, dataset, options)
+    np.testing.assert_array_equal(again, removed)
+    assert all(np.array_equal(same[slot], value) for slot, value in weights.items())
 
 
 def test_layers_refitted_in_pairs_beat_layers_refitted_one_by_one(measured):

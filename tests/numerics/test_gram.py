@@ -157,3 +157,31 @@ def test_few_rows_of_many_columns_are_kept_until_their_sums_are_smaller():
     assert_close(few.merge(rest).sums(), exact(x, y, True), 1e-12)
     assert_close(few.merge(rest.sums()), exact(x, y, True), 1e-12)
     assert_close(rest.sums().merge(few), exact(x, y, True), 1e-12)
+
+
+def test_rows_are_kept_where_their_sums_do_not_fit_into_memory():
+    rng = np.random.default_rng(13)
+    x, y = rng.standard_normal((900, 1100)).astype(np.float32), rng.standard_normal((900, 2)).astype(np.float32)
+    accumulator = Accumulator(1100, 2, True, memory=30_000_000)
+    for start in range(0, 900, 100):
+        accumulator.add(x[start : start + 100], y[start : start + 100])
+    found = accumulator.result()
+    assert isinstance(found, Rows)
+    assert found.rows == 30_000_000 // (40 * 1102)
+    np.testing.assert_array_equal(found.x[:, :-1], x[: found.rows])
+    roomy = Accumulator(1100, 2, True, memory=60_000_000)
+    roomy.add(x, y)
+    assert_close(roomy.result(), exact(x, y, True), 1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 700])
+def test_some_of_the_features(rows):
+    rng = np.random.default_rng(14)
+    x, y = rng.standard_normal((rows, 1100)).astype(np.float32), rng.standard_normal((rows, 5)).astype(np.float32)
+    some = slice(1, 4)
+    found, alone = gather([(x, y)], 1100, 5, True).of(some), gather([(x, y[:, some])], 1100, 3, True)
+    assert type(found) is type(alone)
+    if isinstance(found, Normal):
+        assert_close(found, alone, 1e-6)
+    else:
+        np.testing.assert_array_equal(found.y, alone.y)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reap_onnx.errors import DataError
+from reap_onnx.runtime.memory import Spill, available_memory, memory_limit
+
+
+def test_the_limit_is_what_was_asked_for_or_a_share_of_what_the_machine_has() -> None:
+    assert memory_limit(5_000) == 5_000
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < memory_limit(None) <= total // 2
+    assert 0 < available_memory() <= total
+
+
+def test_arrays_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    arrays = [np.arange(12, dtype=np.int64).reshape(3, 4).T, np.ones((2, 0), np.float32), np.array(3, np.float16)]
+    spill = Spill()
+    places = [spill.put(array) for array in arrays]
+    for array, place in reversed(list(zip(arrays, places, strict=True))):
+        found = spill.get(place)
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array)
+    assert spill.size == sum(array.nbytes for array in arrays)
+    assert not list(tmp_path.iterdir())
+    spill.close()
+
+
+def test_a_full_disk_is_said() -> None:
+    spill = Spill()
+    with open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), spill._file.fileno())
+        with pytest.raises(DataError, match=os.strerror(errno.ENOSPC)) as caught:
+            spill.put(np.ones(100_000))
+    assert "--memory" in caught.value.hint
+    spill._file.close()
