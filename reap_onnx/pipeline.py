@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,13 +22,16 @@ from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
 from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
-from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost, reached_macs
-from reap_onnx.graph.couple import find_couple
+from reap_onnx.graph.cost import count_macs, count_params, node_macs, reached_macs
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
+from reap_onnx.method.budgets import meet_budgets
+from reap_onnx.method.calibration import Calibration
+from reap_onnx.method.costs import confirm_latency, describe_latency, exact_budget, latency_budget, size_budget, total
+from reap_onnx.method.latency import find_steps, latency_cost
 from reap_onnx.method.problems import layers_to_refit
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
@@ -37,13 +40,14 @@ from reap_onnx.model.load import Source, load_model
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.save import check_output, data_file, write_model, write_text
 from reap_onnx.model.size import byte_size
-from reap_onnx.numerics.allocate import allocate
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.numerics.allocate import Ints
+from reap_onnx.options import Kind, PruneOptions, Target
 from reap_onnx.plan import Plan, make_plan, read_plan
 from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Advance, Progress, Silent
-from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
-from reap_onnx.runtime.compare import compare_models
+from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, LatencySearch, Summary
+from reap_onnx.runtime.compare import compare_models, samples_of
+from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe, probe_sizes
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
@@ -53,6 +57,7 @@ CHECK_SAMPLES = 4
 METADATA = "reap_onnx."
 
 Model = str | Path | onnx.ModelProto
+Stamp = Callable[[onnx.ModelProto, Labels], None]
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,8 @@ def prune(
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
-    options = replace(options, batch=_fixed_batch(specs) or options.batch)
+    fixed = _fixed_batch(specs)
+    options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
     plan_file = None if plan is None else Path(plan)
     _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
     with run.stage("reading the samples"):
@@ -184,9 +190,17 @@ def prune(
     unmatched = _unmatched(trace)
     if unmatched:
         raise UsageError(unmatched[0], "reap-onnx inspect MODEL lists the names")
-    removed, weights = _choose(trace, groups, dataset, options, run)
     described = {"description": dataset.description, "preprocessing": dataset.preprocessing, "samples": len(dataset)}
-    made = make_plan(trace, groups, removed, weights, source_sha256=source.sha256, options=options, data=described)
+
+    def planned(removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
+        return make_plan(trace, groups, removed, weights, source_sha256=source.sha256, options=options, data=described)
+
+    removed, weights, search = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None
+    if not all(_asks_nothing(target, trace) for target in options.targets):
+        calibration = _calibrate(trace, groups, dataset, options, run)
+        kept, search = _allocate(calibration, source, options, lambda m, gone: _stamp(m, planned(gone, {})), run)
+        removed, weights = _refit(calibration, kept, options, run)
+    made = planned(removed, weights)
     feeds = {name: array[: trace.network.batch * CHECK_SAMPLES] for name, array in dataset.inputs.items()}
     return _carry_out(
         source,
@@ -197,11 +211,12 @@ def prune(
         feeds=_one_run(specs, feeds),
         judged=judged,
         options=options,
-        target=_describe(options.target, trace.network),
+        target=_describe(options.targets, trace),
         output=target_file,
         keep_failed=keep_failed,
         plan_file=plan_file,
         report=report,
+        search=search,
     )
 
 
@@ -235,7 +250,7 @@ def apply(
     with run.stage("finding groups"):
         trace = _trace(source, {name: tuple(shape) for name, shape in plan.inputs.items()}, ())
         groups = find_groups(trace)
-    target = Target(**plan.options["target"])
+    targets = plan.targets
     return _carry_out(
         source,
         trace,
@@ -244,8 +259,8 @@ def apply(
         run,
         feeds=_random_feeds(input_specs(source.model), trace.network),
         judged=None,
-        options=PruneOptions(target),
-        target=_describe(target, trace.network),
+        options=PruneOptions(targets),
+        target=_describe(targets, trace),
         output=target_file,
         keep_failed=False,
         plan_file=None,
@@ -304,20 +319,15 @@ def demo(output: Path | str | None = None, *, force: bool = False, progress: Pro
 # -- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _choose(
+def _calibrate(
     trace: Trace, groups: Sequence[Group], dataset: Dataset, options: PruneOptions, run: _Run
-) -> tuple[Labels, dict[Slot, np.ndarray]]:
-    """Statistics, error paths, sensitivity, allocation, refit: which channels go, and the new weights."""
+) -> Calibration:
+    """Statistics, error paths, sensitivity: all that does not depend on the targets."""
     prunable = [group for group in groups if not group.frozen]
-    cost = (macs_cost if options.target.kind == "macs" else params_cost)(trace, prunable)
-    total = (count_macs if options.target.kind == "macs" else count_params)(trace.network)
-    budget = options.target.budget(total)
-    if 0 < total <= budget:
-        return np.zeros(0, np.int64), {}
     if not prunable:
         raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
-    layers, method = layers_to_refit(prunable), options.method
-    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers}
+    method = options.method
+    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(prunable)}
     dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
     enough = dataset.first(
         samples_needed(list(taps.values()), trace.network.shapes, method.selection_rows, options.batch)
@@ -341,20 +351,52 @@ def _choose(
         with run.stage("sensitivity", len(paths)) as advance:
             sensitivity = Sensitivity(trace, taps, statistics, few, options)
             paths = [_weighed(sensitivity, path, advance) for path in paths]
+    return Calibration(trace, tuple(paths), taps, dataset)
+
+
+def _allocate(
+    calibration: Calibration, source: Source, options: PruneOptions, stamp: Stamp, run: _Run
+) -> tuple[Ints, LatencySearch | None]:
+    """The widths that meet all targets, and how the latency was met."""
+    trace, groups = calibration.trace, calibration.groups
+    timer, batch = OperatorTimer(options.providers), options.latency_batch
+    biases = calibration.new_biases(pairs=options.method.pairs)
+    budgets = [exact_budget(calibration, t, biases) for t in options.targets if t.kind in ("macs", "params")]
+    if size := options.target_of("size"):
+        budgets.append(size_budget(calibration, size, biases, stamp))
+    try:
+        steps: list[int] | list[None] = [None] * len(groups)
+        if options.round_to == "auto":
+            with run.stage("finding steps", len(groups)) as advance:
+                steps = find_steps(trace, groups, timer, batch, advance)
+        curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
+        target, trials = options.target_of("latency"), list[Latency]()
+        if target is not None:
+            with run.stage("timing operators", len(trace.layers)) as advance:
+                feeds = samples_of(calibration.dataset, batch)
+                profile = profile_model(_runnable(source), feeds, options.providers)
+                cost = latency_cost(trace, groups, curves, timer, profile, batch, advance)
+            if target.budget(profile.run) < profile.run:
+                original = Session(_runnable(source), options.providers)
+                budgets.append(latency_budget(calibration, target, cost, original, feeds, batch, trials.append))
+    finally:
+        timer.save()
     with run.stage("allocation"):
-        if options.target.kind == "params":
-            budget -= _new_biases(trace, prunable if method.pairs else (), taps.values())
-        kept = allocate([curve(path, options) for path in paths], cost, budget)
-    changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
+        kept = meet_budgets(curves, budgets)
+    search = LatencySearch(batch, cost([c.width for c in curves]), cost(kept), tuple(trials)) if target else None
+    return kept, search
+
+
+def _refit(
+    calibration: Calibration, kept: Ints, options: PruneOptions, run: _Run
+) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Which channels go at the given widths, and the new weights."""
+    units = zip(calibration.groups, kept, strict=True)
+    changed = [group for group, k in units if k < len(group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:
-        return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, advance)
-
-
-def _new_biases(trace: Trace, groups: Sequence[Group], taps: Iterable[Tap]) -> int:
-    """Elements of the biases that the refit may add."""
-    couples = [couple for couple in (find_couple(trace, group) for group in groups) if couple is not None]
-    layers = [tap.layer for tap in taps if tap.adds_bias] + [c.maker for c in couples if c.adds_bias]
-    return sum({layer.node.index: len(layer.features) for layer in layers}.values())
+        return reconstruct(
+            calibration.trace, calibration.paths, kept.tolist(), calibration.taps, calibration.dataset, options, advance
+        )
 
 
 def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:
@@ -378,6 +420,7 @@ def _carry_out(
     keep_failed: bool,
     plan_file: Path | None,
     report: Sequence[Path],
+    search: LatencySearch | None = None,
 ) -> PruneResult:
     """Surgery, checks, files, report."""
     removed, weights = read_plan(plan, trace)
@@ -394,17 +437,18 @@ def _carry_out(
             if not keep_failed:
                 raise
         after = _cost_of(pruned, plan)
-        _check_budget(options.target, trace.network, after)
+        _check_budgets(options.targets, trace, after)
     comparison = None
     if judged is not None:
+        sessions = Session(_runnable(source), options.providers), Session(pruned, options.providers)
+        limit, batch = options.target_of("latency") if len(removed) else None, options.latency_batch
         with run.stage("comparing", len(judged)) as advance:
-            comparison = compare_models(
-                Session(_runnable(source), options.providers),
-                Session(pruned, options.providers),
-                judged,
-                batch=options.batch,
-                advance=advance,
-            )
+            timed = () if limit else (batch,)
+            comparison = compare_models(*sessions, judged, batch=options.batch, latency_batches=timed, advance=advance)
+        if limit is not None:
+            with run.stage("measuring latency"):
+                latency = confirm_latency(limit, *sessions, samples_of(judged, batch), batch)
+            comparison = replace(comparison, latency=(latency,))
     if output is not None:
         full = passes_in_full(source.model)
 
@@ -426,6 +470,7 @@ def _carry_out(
         wiring_error=wiring,
         seconds=run.seconds,
         notes=tuple(trace.left_alone() if len(removed) else ["the target asks for nothing: the model is unchanged"]),
+        latency=search,
     )
     for path in report:
         write_report(summary, path)
@@ -508,11 +553,19 @@ def _check_outputs(
         raise UsageError("two outputs have the same name", "give each a name of its own")
 
 
-def _check_budget(target: Target, network: Network, after: Cost) -> None:
-    before = _cost(network)
-    total, left = (before.macs, after.macs) if target.kind == "macs" else (before.params, after.params)
-    if left > target.budget(total):
-        raise CheckError(f"the pruned model has {left} {target.kind}, {target.budget(total)} were asked for")
+def _check_budgets(targets: Sequence[Target], trace: Trace, after: Cost) -> None:
+    left: dict[Kind, int] = {"macs": after.macs, "params": after.params, "size": after.size}
+    for target in targets:
+        if target.kind in left and left[target.kind] > target.budget(total(trace, target.kind)):
+            allowed = target.budget(total(trace, target.kind))
+            raise CheckError(f"the pruned model has {target.kind} {left[target.kind]}, {allowed} were asked for")
+
+
+def _asks_nothing(target: Target, trace: Trace) -> bool:
+    """Whether the original meets a target, as far as can be told without a measurement."""
+    if target.kind == "latency":
+        return target.fraction == 1
+    return 0 < total(trace, target.kind) <= target.budget(total(trace, target.kind))
 
 
 def _cost(network: Network) -> Cost:
@@ -573,7 +626,13 @@ def _unmatched(trace: Trace) -> list[str]:
     return [f"--freeze {pattern} matches no layer" for pattern, count in trace.matched.items() if count == 0]
 
 
-def _describe(target: Target, network: Network) -> str:
-    """The target in words."""
-    total = count_macs(network) if target.kind == "macs" else count_params(network)
-    return f"{target.kind} <= {target.budget(total) / max(total, 1):.1%} of the original"
+def _describe(targets: Sequence[Target], trace: Trace) -> str:
+    """The targets in words."""
+    return ", ".join(_describe_one(target, trace) for target in targets)
+
+
+def _describe_one(target: Target, trace: Trace) -> str:
+    if target.kind == "latency":
+        return f"latency <= {describe_latency(target)}"
+    whole = total(trace, target.kind)
+    return f"{target.kind} <= {target.budget(whole) / max(whole, 1):.1%} of the original"

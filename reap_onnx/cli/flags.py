@@ -59,10 +59,10 @@ Std: TypeAlias = Annotated[
         "--std", metavar="R,G,B", help="Divides what --mean leaves; one or three numbers.", rich_help_panel=_IMAGES
     ),
 ]
-Size: TypeAlias = Annotated[
+ImageSize: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--size",
+        "--image-size",
         metavar="H,W",
         help="Pixels, one number for a square; the model's by default.",
         rich_help_panel=_IMAGES,
@@ -144,5 +144,7 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
 def _pixels(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text)
     if match is None:
-        raise UsageError(f"--size {text!r} is not a height and a width", "one or two numbers of pixels: 224 or 224,320")
+        raise UsageError(
+            f"--image-size {text!r} is not a height and a width", "one or two numbers of pixels: 224 or 224,320"
+        )
     return int(match[1]), int(match[2] or match[1])

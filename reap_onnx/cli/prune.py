@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +12,7 @@ from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
-from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
+from reap_onnx.options import EFFORTS, Kind, Method, PruneOptions, Target
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -20,11 +21,13 @@ EXAMPLES = """Examples:
 
   reap-onnx prune model.onnx -o pruned.onnx --data photos/ --preset imagenet --macs 1.2G --round-to 8
 
+  reap-onnx prune model.onnx -o pruned.onnx --data samples.npz --latency 0.6 --size 4MB
+
   reap-onnx prune model.onnx --data samples.npz --params 50% --dry-run --plan plan.json
 
 Exit status: 0 done; 1 expected failure; 2 wrong usage; 3 a check failed or the target cannot be met; 70 a bug."""
 
-_TARGET, _LIMITS, _OUTPUT = "Target, exactly one", "Limits", "Output"
+_TARGET, _LIMITS, _OUTPUT = "Targets, one or more: all hold in the end", "Limits", "Output"
 
 
 def prune(
@@ -44,6 +47,25 @@ def prune(
         str | None,
         typer.Option("--params", metavar="KEPT", help="Parameters kept: 0.5, 50% or 4M.", rich_help_panel=_TARGET),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", metavar="KEPT", help="Bytes of the file: 0.5, 50% or 4MB.", rich_help_panel=_TARGET),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            "--latency",
+            metavar="KEPT",
+            help="Time of a run kept, measured in turns with the original on this machine: 0.6, 60% or 4ms.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
+    latency_batch: Annotated[
+        int,
+        typer.Option(
+            "--latency-batch", min=1, metavar="N", help="Samples in a run that is timed.", rich_help_panel=_TARGET
+        ),
+    ] = 1,
     output: flags.Output = None,
     samples: flags.Samples = None,
     seed: flags.Seed = 0,
@@ -60,15 +82,20 @@ def prune(
     preset: flags.Preset = None,
     mean: flags.Mean = None,
     std: flags.Std = None,
-    size: flags.Size = None,
+    image_size: flags.ImageSize = None,
     crop: flags.Crop = None,
     layout: flags.Layout = None,
     color: flags.Color = None,
     freeze: flags.Freeze = None,
     round_to: Annotated[
-        int,
-        typer.Option("--round-to", min=1, metavar="N", help="Keep multiples of N channels.", rich_help_panel=_LIMITS),
-    ] = 1,
+        str | None,
+        typer.Option(
+            "--round-to",
+            metavar="N",
+            help="Keep multiples of N channels; auto: what timing shows to be worth it, the default with --latency.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
     max_cut: Annotated[
         float,
         typer.Option(
@@ -112,17 +139,20 @@ def prune(
 ) -> None:
     """Remove channels and refit the layers that read them, without training."""
     options = PruneOptions(
-        target=_target(macs, params),
-        round_to=round_to,
+        target=_targets({"macs": macs, "params": params, "size": size, "latency": latency}),
+        round_to=_round_to(round_to),
         freeze=tuple(freeze or ()),
         max_cut=max_cut,
         min_channels=min_channels,
         seed=seed,
         batch=batch,
+        latency_batch=latency_batch,
         providers=tuple(provider or ("cpu",)),
         method=_method(effort),
     )
-    images = flags.image_options(preset=preset, mean=mean, std=std, size=size, crop=crop, layout=layout, color=color)
+    images = flags.image_options(
+        preset=preset, mean=mean, std=std, size=image_size, crop=crop, layout=layout, color=color
+    )
     if output is None and not dry_run:
         raise UsageError("no output file", "say where the pruned model goes with -o FILE, or use --dry-run")
     result = pipeline.prune(
@@ -149,9 +179,17 @@ def _method(effort: str) -> Method:
     return EFFORTS[effort]
 
 
-def _target(macs: str | None, params: str | None) -> Target:
-    if macs is not None and params is None:
-        return Target.parse("macs", macs)
-    if params is not None and macs is None:
-        return Target.parse("params", params)
-    raise UsageError("exactly one of --macs and --params is needed", "half of the multiply-accumulates is --macs 0.5")
+def _targets(texts: Mapping[Kind, str | None]) -> tuple[Target, ...]:
+    given = tuple(Target.parse(kind, text) for kind, text in texts.items() if text is not None)
+    if not given:
+        flags_of = ", ".join(f"--{kind}" for kind in texts)
+        raise UsageError(f"no target: one of {flags_of} is needed", "half of the multiply-accumulates is --macs 0.5")
+    return given
+
+
+def _round_to(text: str | None) -> int | Literal["auto"] | None:
+    if text is None or text == "auto":
+        return "auto" if text else None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--round-to {text!r} is not a positive number, nor auto", "multiples of 8 are --round-to 8")
+    return int(text)

@@ -48,6 +48,20 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class LatencySearch:
+    """How widths were found that meet a latency target.
+
+    ``predicted_ms`` is what the times of single operators say of the pruned model, ``original_ms`` what they say of
+    the original; ``trials`` are the models that were measured on the way, in turns with the original.
+    """
+
+    batch: int
+    original_ms: float
+    predicted_ms: float
+    trials: tuple[Latency, ...]
+
+
+@dataclass(frozen=True)
 class OutputError:
     """One output compared: root mean square of the difference over that of the original, and the largest difference."""
 
@@ -90,7 +104,7 @@ class Summary:
     """What ``prune`` or ``apply`` did.
 
     ``wiring_error`` is the largest relative difference found by the wiring check;
-    ``seconds`` maps each stage to its wall-clock time.
+    ``seconds`` maps each stage to its wall-clock time; ``latency`` says how a latency target was met.
     """
 
     source: str
@@ -103,6 +117,7 @@ class Summary:
     wiring_error: float
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    latency: LatencySearch | None = None
 
 
 Report = Summary | Inspection | Comparison

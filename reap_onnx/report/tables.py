@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reap_onnx.report import format as fmt
-from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, Summary
+from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, LatencySearch, Summary
 
 MACS = "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1"
 
@@ -34,6 +34,8 @@ def result_table(summary: Summary) -> Table:
     """Costs, latency and quality before and after."""
     rows = _cost_rows(summary.before, summary.after)
     comparison = summary.comparison
+    if summary.latency is not None:
+        rows.append(_predicted_row(summary.latency))
     if comparison is None or not comparison.latency:
         rows.append(("latency", "not measured", "not measured", fmt.NONE))
     notes = [f"{MACS}."]
@@ -116,6 +118,9 @@ def facts(summary: Summary) -> tuple[str, ...]:
     if summary.seconds:
         stages = ", ".join(f"{stage} {fmt.seconds(seconds)}" for stage, seconds in summary.seconds.items())
         lines.append(f"Time: {fmt.seconds(sum(summary.seconds.values()))} ({stages}).")
+    if summary.latency is not None and summary.latency.trials:
+        ratios = ", ".join(f"{latency.ratio:.3f}" for latency in summary.latency.trials)
+        lines.append(f"Latency over that of the original, measured on the way: {ratios}.")
     return (*lines, *summary.notes)
 
 
@@ -176,6 +181,12 @@ def _latency_row(latency: Latency) -> tuple[str, ...]:
         fmt.milliseconds(after),
         fmt.ratio(before, after),
     )
+
+
+def _predicted_row(search: LatencySearch) -> tuple[str, ...]:
+    before, after = search.original_ms, search.predicted_ms
+    name = f"latency, batch {search.batch}, predicted"
+    return (name, fmt.milliseconds(before), fmt.milliseconds(after), fmt.ratio(before, after))
 
 
 def _how_compared(comparison: Comparison) -> str:
