@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +28,15 @@ from reap_onnx.runtime.session import Session, find_providers
 
 FORMAT = 1  # of the cache: grows when what is timed, or how, changes
 CACHE = "REAP_ONNX_CACHE"  # environment variable: the folder that times are kept in
-_RUNS, _SECONDS, _MOST = 7, 0.02, 60  # runs at least, seconds to fill with them, runs at most
+_RUNS, _SECONDS, _MOST = 7, 0.03, 60  # runs at least, seconds to fill with them, runs at most
 _COLD = 2  # first runs, which do not count
 _LEAST = 1e-4  # milliseconds: whole microseconds are counted, so that a quick operator takes none
 _LAYERS = ("Conv", "Gemm", "MatMul")  # part of the name of every operator that mixes channels
+_START = 0.005  # milliseconds that starting an operator takes at most
 _BEFORE, _AFTER = "ReorderInput", "ReorderOutput"  # change the layout of data: NCHW, or blocks of channels
+
+
+_REFERENCE = Operator("Conv", (), 13, 7, "float32", (1, 64, 28, 28), (64, 64, 3, 3), bias=True)
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,14 @@ def profile_model(
     """
     run = _typical(_run(Session(model, providers), feeds)) * 1e3
     layers, others = 0.0, 0.0
-    for (op, _), times in _kernels(_run_profiled(model, feeds, providers)).items():
+    kernels = _kernels(_run_profiled(model, feeds, providers))
+    for (op, _), times in kernels.items():
         if any(name in op for name in _LAYERS):
             layers += _typical(times) / 1e3
         else:
             others += _typical(times) / 1e3
-    share = min(1.0, run / max(layers + others, 1e-9))
+    starting = min(max(run - layers - others, 0.0), _START * len(kernels))
+    share = (run - starting) / max(layers + others, 1e-9)
     return Profile(run, layers * share, others * share)
 
 
@@ -92,6 +98,9 @@ class Timing(NamedTuple):
 class OperatorTimer:
     """Times operators alone in onnxruntime; a time that is known from earlier is not measured again.
 
+    A machine is faster at one time than at another. So an operator runs in turns with a reference, always the same one,
+    and its time is divided by how much slower the reference is than it was at first.
+
     Times are kept in a file for each version of onnxruntime, processor, number of cores and providers. A file that
     cannot be read, and entries that are no times, are forgotten.
 
@@ -108,7 +117,8 @@ class OperatorTimer:
         self._environment = _environment(providers)
         name = hashlib.sha256(json.dumps(self._environment, sort_keys=True).encode()).hexdigest()[:16]
         self.file = (folder or cache_folder()) / f"latency-{name}.json"
-        self._known = self._read()
+        self._reference = Session(_REFERENCE.model(), providers)
+        self._pace, self._known = self._read()
         self._new = False
 
     def __call__(self, operator: Operator) -> Timing:
@@ -121,8 +131,12 @@ class OperatorTimer:
         """
         key = operator.key
         if key not in self._known:
-            kernels = _kernels(_run_profiled(operator.model(), operator.feeds(), self._providers))
-            times = {op: _typical(of_node) / 1e3 for (op, _), of_node in kernels.items()}
+            paces: list[float] = []
+            events = _run_profiled(
+                operator.model(), operator.feeds(), self._providers, lambda: paces.append(self._time_reference())
+            )
+            slow = _typical(paces[_COLD:]) / self._pace
+            times = {op: _typical(of_node) / 1e3 / slow for (op, _), of_node in _kernels(events).items()}
             before, after = times.pop(_BEFORE, 0.0), times.pop(_AFTER, 0.0)
             self._known[key] = Timing(max(sum(times.values()), _LEAST), before, after)
             self._new = True
@@ -132,22 +146,37 @@ class OperatorTimer:
         """Keep the times for the next run, with those kept meanwhile by others; a full disk is no reason to fail."""
         if not self._new:
             return
-        known = self._read() | self._known
-        document = {"format": FORMAT, "environment": self._environment, "milliseconds": known}
+        known = self._read()[1] | self._known
+        document = {
+            "format": FORMAT,
+            "environment": self._environment,
+            "reference_seconds": self._pace,
+            "milliseconds": known,
+        }
         with contextlib.suppress(OSError, OutputError):
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.file, json.dumps(document, indent=0, sort_keys=True) + "\n")
         self._new = False
 
-    def _read(self) -> dict[str, Timing]:
+    def _time_reference(self) -> float:
+        """Seconds of one run of the reference now."""
+        start = time.perf_counter()
+        self._reference.run(_REFERENCE.feeds())
+        return time.perf_counter() - start
+
+    def _read(self) -> tuple[float, dict[str, Timing]]:
+        """Seconds of the reference when the times were taken, and the times; none, and how long it takes now."""
         try:
             document = json.loads(self.file.read_text(encoding="utf-8"))
             if document["format"] != FORMAT or document["environment"] != self._environment:
-                return {}
+                raise ValueError("times of another machine")
+            pace = float(document["reference_seconds"])
             known = {key: Timing(*map(float, times)) for key, times in document["milliseconds"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
-        return {key: t for key, t in known.items() if all(map(math.isfinite, t)) and t.alone > 0 and min(t) >= 0}
+            pace, known = 0.0, {}
+        if not 0 < pace < math.inf:
+            pace, known = _typical([self._time_reference() for _ in range(_MOST)][_COLD:]), {}
+        return pace, {key: t for key, t in known.items() if all(map(math.isfinite, t)) and t.alone > 0 and min(t) >= 0}
 
 
 def cache_folder() -> Path:
@@ -182,25 +211,30 @@ def _processor() -> str:
 
 
 def _run_profiled(
-    model: onnx.ModelProto | Path, feeds: Mapping[str, np.ndarray], providers: Sequence[str]
+    model: onnx.ModelProto | Path,
+    feeds: Mapping[str, np.ndarray],
+    providers: Sequence[str],
+    between: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """What onnxruntime has timed in some runs of a model."""
+    """What onnxruntime has timed in some runs of a model; ``between`` is called after each."""
     with tempfile.TemporaryDirectory(prefix="reap-onnx-") as folder:
         session = Session(model, providers, profile=str(Path(folder) / "profile"))
-        _run(session, feeds)
+        _run(session, feeds, between)
         return session.events()
 
 
-def _run(session: Session, feeds: Mapping[str, np.ndarray]) -> list[float]:
+def _run(session: Session, feeds: Mapping[str, np.ndarray], between: Callable[[], None] = lambda: None) -> list[float]:
     """Run a model as often as it takes to time it, and twice before; seconds of each run."""
     inputs, times = dict(feeds), list[float]()
     for _ in range(_COLD):
         session.run(inputs)
+        between()
     end = time.perf_counter() + _SECONDS
     while len(times) < _RUNS or (len(times) < _MOST and time.perf_counter() < end):
         start = time.perf_counter()
         session.run(inputs)
         times.append(time.perf_counter() - start)
+        between()
     return times
 
 

@@ -53,6 +53,8 @@ def test_runs_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     [
         {"format": 0},
         {"environment": {}},
+        {"reference_seconds": 0},
+        {"reference_seconds": "nan"},
         {"milliseconds": []},
         {"milliseconds": {GEMM.key: "fast"}},
         {"milliseconds": {GEMM.key: [-1.0, 0, 0]}},
