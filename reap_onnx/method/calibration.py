@@ -13,7 +13,7 @@ from reap_onnx.graph.couple import find_couple
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.select import GroupPath
+from reap_onnx.method.select import GroupPath, Statistics
 from reap_onnx.runtime.statistics import Tap
 
 
@@ -29,6 +29,8 @@ class Calibration:
         One for each group that can be pruned: the order of its units, their errors, what they weigh in the outputs.
     taps
         Layers that read these groups, by the index of their nodes.
+    statistics
+        Normal equations of these layers on the original network.
     dataset
         Samples to refit on, in the order that the seed gives them.
     """
@@ -36,12 +38,18 @@ class Calibration:
     trace: Trace
     paths: tuple[GroupPath, ...]
     taps: Mapping[int, Tap]
+    statistics: Statistics
     dataset: Dataset
 
     @property
     def groups(self) -> list[Group]:
         """Groups that can be pruned, in the order of the paths."""
         return [path.group for path in self.paths]
+
+    def removed(self, kept: Iterable[int]) -> Labels:
+        """Labels of the units that the error paths remove first, all but ``kept`` (G,)."""
+        gone = [path.removed(k) for path, k in zip(self.paths, kept, strict=True)]
+        return np.concatenate([np.zeros(0, np.int64), *gone])
 
     def without_first(self, kept: Iterable[int]) -> Labels:
         """Labels of the first units of every group, all but ``kept`` (G,): a network of these widths, not the best one.

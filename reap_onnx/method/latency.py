@@ -22,7 +22,7 @@ Timer = Callable[[Operator], Timing]
 
 POINTS, POINTS_LARGE = 6, 3  # widths that an axis is timed at; of a layer
 LARGE = 4_000_000  # whose weight has more elements than that
-STEPS = (32, 16, 8, 4, 2, 1)  # what may be a step
+STEPS = (16, 8, 4, 2, 1)  # what may be a step: 16 numbers are what the widest registers hold
 WORTH = 0.6  # of the time that going down by a step would save in proportion: what it must save
 
 

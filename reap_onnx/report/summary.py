@@ -120,4 +120,58 @@ class Summary:
     latency: LatencySearch | None = None
 
 
-Report = Summary | Inspection | Comparison
+@dataclass(frozen=True)
+class Point:
+    """One budget of a sweep: what its model costs, and how it compares; ``output`` is empty where none is written."""
+
+    target: str
+    cost: Cost
+    comparison: Comparison
+    output: str = ""
+
+    @property
+    def quality(self) -> float:
+        """Accuracy where there are labels, else agreement with the original, else one less the largest output error."""
+        if self.comparison.accuracy_pruned is not None:
+            return self.comparison.accuracy_pruned
+        if self.comparison.agreement is not None:
+            return self.comparison.agreement
+        return 1.0 - max((output.relative for output in self.comparison.outputs), default=0.0)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What ``sweep`` found: the points by growing budget.
+
+    ``swept`` is the kind of target; ``written`` says that the models are refitted in full and written.
+    """
+
+    source: str
+    swept: str
+    before: Cost
+    points: tuple[Point, ...]
+    written: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def share(self, point: Point) -> float:
+        """Cost of a point over that of the original, of the kind that was swept."""
+        if self.swept == "latency":
+            return point.comparison.latency[0].ratio
+        return float(getattr(point.cost, self.swept) / max(getattr(self.before, self.swept), 1))
+
+    @property
+    def knee(self) -> int | None:
+        """Index of the point farthest above the line from the cheapest to the dearest; None where none is above it."""
+        if len(self.points) < 3:
+            return None
+        x, y = [self.share(p) for p in self.points], [p.quality for p in self.points]
+        wide, high = x[-1] - x[0], y[-1] - y[0]
+        if wide <= 0 or high <= 0:
+            return None
+        above = [(b - y[0]) / high - (a - x[0]) / wide for a, b in zip(x, y, strict=True)]
+        best = max(range(len(above)), key=above.__getitem__)
+        return best if above[best] > 0 else None
+
+
+Report = Summary | Inspection | Comparison | Frontier

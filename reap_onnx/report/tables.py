@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reap_onnx.report import format as fmt
-from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, LatencySearch, Summary
+from reap_onnx.report.summary import Comparison, Cost, Frontier, GroupRow, Inspection, Latency, LatencySearch, Summary
 
 MACS = "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1"
 
@@ -110,6 +110,46 @@ def frozen_table(groups: Iterable[GroupRow]) -> Table:
         tuple((group.name, str(group.width), fmt.count(group.macs), group.frozen) for group in frozen),
         f"{MACS}." if frozen else "",
     )
+
+
+def frontier_table(frontier: Frontier) -> Table:
+    """Cost and quality of every budget of a sweep."""
+    before, rows = frontier.before, []
+    for index, point in enumerate(frontier.points):
+        cost, compared = point.cost, point.comparison
+        rows.append(
+            (
+                point.target,
+                fmt.ratio(before.macs, cost.macs),
+                fmt.ratio(before.params, cost.params),
+                fmt.ratio(before.size, cost.size),
+                fmt.ratio(compared.latency[0].original_ms, compared.latency[0].pruned_ms)
+                if compared.latency
+                else fmt.NONE,
+                fmt.error(max((output.relative for output in compared.outputs), default=0.0)),
+                fmt.percent(compared.agreement),
+                fmt.percent(compared.accuracy_pruned),
+                point.output or ("knee" if index == frontier.knee else ""),
+            )
+        )
+    names = ("MACs", "parameters", "file size", "latency", "output error", "same top class", "accuracy")
+    refit = "" if frontier.written else " Layers are refitted quickly here: prune, or --write, gives more accuracy."
+    return Table(
+        "Frontier",
+        (Column("target"), *(Column(name, True) for name in names), Column("")),
+        tuple(rows),
+        f"{MACS}. Costs over those of the original.{refit} {_how_compared(frontier.points[0].comparison)}",
+    )
+
+
+def sweep_facts(frontier: Frontier) -> tuple[str, ...]:
+    """Lines under the frontier: the knee, the time taken, the notes."""
+    lines = []
+    if frontier.knee is not None:
+        lines.append(f"Knee: {frontier.points[frontier.knee].target}; a smaller model loses more than it saves.")
+    if frontier.seconds:
+        lines.append(f"Time: {fmt.seconds(sum(frontier.seconds.values()))}.")
+    return (*lines, *frontier.notes)
 
 
 def facts(summary: Summary) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ([], "inspect prune apply compare demo --version"),
+        ([], "inspect prune sweep apply compare demo --version"),
         (["inspect"], "MODEL --data --freeze --json"),
         (
             ["prune"],
@@ -67,6 +67,7 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
             "--dry-run "
             "--plan --keep-failed --force --report --json --quiet -q",
         ),
+        (["sweep"], "MODEL --data --macs --params --size --latency --write --report --round-to --eval-data --json"),
         (["apply"], "MODEL PLAN --output -o --force"),
         (["compare"], "ORIGINAL PRUNED --data --samples --seed --batch --provider --latency-batch --mean --json"),
         (["demo"], "--output --json"),
