@@ -17,9 +17,9 @@ from reap_onnx.errors import (
     UsageError,
 )
 from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
-from reap_onnx.pipeline import InspectResult, PruneResult, apply, compare, demo, inspect, prune
+from reap_onnx.pipeline import InspectResult, PruneResult, apply, compare, demo, inspect, prune, sweep
 from reap_onnx.plan import Plan
-from reap_onnx.report.summary import Comparison
+from reap_onnx.report.summary import Comparison, Frontier
 from reap_onnx.version import VERSION
 
 __version__ = VERSION
@@ -29,6 +29,7 @@ __all__ = [
     "CheckError",
     "Comparison",
     "DataError",
+    "Frontier",
     "ImageOptions",
     "InspectResult",
     "Method",
@@ -48,4 +49,5 @@ __all__ = [
     "demo",
     "inspect",
     "prune",
+    "sweep",
 ]

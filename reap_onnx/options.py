@@ -9,7 +9,16 @@ from typing import Literal
 
 from reap_onnx.errors import UsageError
 
-_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+Kind = Literal["macs", "params", "size", "latency"]
+KINDS: tuple[Kind, ...] = ("macs", "params", "size", "latency")
+_COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+_UNITS: dict[Kind, dict[str, float]] = {
+    "macs": _COUNTS,
+    "params": _COUNTS,
+    "size": {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30},
+    "latency": {"us": 1e-3, "ms": 1.0, "s": 1e3},
+}
+_EXAMPLES: dict[Kind, str] = {"macs": "20M", "params": "20M", "size": "4MB", "latency": "4ms"}
 
 
 @dataclass(frozen=True)
@@ -20,20 +29,21 @@ class Target:
     ----------
     kind
         ``"macs"``: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul at batch 1;
-        ``"params"``: elements of floating-point constants.
+        ``"params"``: elements of floating-point constants; ``"size"``: bytes of the file;
+        ``"latency"``: milliseconds a run, measured on this machine.
     fraction
         Share kept, in (0, 1]; exactly one of ``fraction`` and ``absolute`` is given.
     absolute
-        Number kept, at least 1.
+        Number kept: at least 1, or a latency above 0.
     """
 
-    kind: Literal["macs", "params"]
+    kind: Kind
     fraction: float | None = None
-    absolute: int | None = None
+    absolute: float | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("macs", "params"):
-            raise UsageError(f"unknown target {self.kind!r}", "use macs or params")
+        if self.kind not in KINDS:
+            raise UsageError(f"unknown target {self.kind!r}", f"use one of {', '.join(KINDS)}")
         if (self.fraction is None) == (self.absolute is None):
             raise UsageError(f"--{self.kind} takes a fraction or an absolute number, not both")
         if self.fraction is not None and not 0 < self.fraction <= 1:
@@ -41,28 +51,36 @@ class Target:
                 f"--{self.kind} {self.fraction:g} is not a fraction kept in (0, 1]",
                 f"half of the cost is --{self.kind} 0.5",
             )
-        if self.absolute is not None and self.absolute < 1:
+        least = 0 if self.kind == "latency" else 1
+        if self.absolute is not None and not (least <= self.absolute < math.inf and self.absolute > 0):
             raise UsageError(f"--{self.kind} {self.absolute} is not a positive number")
 
     @classmethod
-    def parse(cls, kind: Literal["macs", "params"], text: str) -> Target:
-        """Read ``"0.5"``, ``"50%"`` (fractions kept) or ``"1.2G"``, ``"40M"``, ``"300000"`` (absolute)."""
-        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt%]?)\s*", text.lower())
-        if match is None:
-            raise UsageError(
-                f"--{kind} {text!r} is not a number",
-                f"a fraction kept, --{kind} 0.5, or an absolute value, --{kind} 20M",
-            )
-        number, unit = float(match[1]), match[2]
+    def parse(cls, kind: Kind, text: str) -> Target:
+        """Read ``"0.5"``, ``"50%"`` (fractions kept) or an absolute number.
+
+        That is ``"1.2G"``, ``"40M"``, ``"300000"`` for counts, ``"4MB"`` for a size, ``"4ms"`` for a latency.
+        """
+        units = _UNITS[kind]
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z%]*)\s*", text.lower())
+        number, unit = (float(match[1]), match[2]) if match else (0.0, "none")
         if unit == "%":
             return cls(kind, fraction=number / 100)
-        if unit == "" and number <= 1:
+        if unit == "" and number <= 1 and match:
             return cls(kind, fraction=number)
-        return cls(kind, absolute=int(number * _UNITS[unit]))
+        if unit not in units:
+            pixels = "; pixels of images are --image-size" if kind == "size" else ""
+            raise UsageError(
+                f"--{kind} {text!r} is not a number" + (f" of {', '.join(units)}" if "" not in units else ""),
+                f"a fraction kept, --{kind} 0.5, or an absolute value, --{kind} {_EXAMPLES[kind]}{pixels}",
+            )
+        return cls(kind, absolute=number * units[unit] if kind == "latency" else int(number * units[unit]))
 
-    def budget(self, total: int) -> int:
-        """The largest allowed cost, given the cost ``total`` of the original."""
-        return math.floor(total * self.fraction) if self.fraction is not None else min(total, self.absolute or total)
+    def budget(self, total: float) -> float:
+        """The largest allowed cost, given the cost ``total`` of the original; whole but for a latency."""
+        if self.fraction is None:
+            return min(total, self.absolute or total)
+        return total * self.fraction if self.kind == "latency" else math.floor(total * self.fraction)
 
 
 @dataclass(frozen=True)
@@ -133,9 +151,10 @@ class PruneOptions:
     Parameters
     ----------
     target
-        What the result may cost.
+        What the result may cost; of several targets of different kinds all hold in the end.
     round_to
-        Pruned widths are multiples of this number; whole steps compete in the allocation.
+        Pruned widths are multiples of this number; whole steps compete in the allocation. ``"auto"``: for each group a
+        step that timing shows to be worth it on this machine. None: ``"auto"`` for a latency, else 1.
     freeze
         Glob patterns of node names whose output channels are left alone.
     max_cut
@@ -146,6 +165,8 @@ class PruneOptions:
         Seeds the choice of sampled positions and of samples.
     batch
         Samples in one run of the network.
+    latency_batch
+        Samples in a run whose latency is a target.
     providers
         Execution providers of onnxruntime, the preferred one first.
     memory
@@ -157,20 +178,28 @@ class PruneOptions:
         How much work goes into it: one of :data:`EFFORTS`, or any other.
     """
 
-    target: Target
-    round_to: int = 1
+    target: Target | tuple[Target, ...]
+    round_to: int | Literal["auto"] | None = None
     freeze: tuple[str, ...] = ()
     max_cut: float = 0.9
     min_channels: int = 1
     seed: int = 0
     batch: int = 50
+    latency_batch: int = 1
     providers: tuple[str, ...] = ("cpu",)
     memory: int | None = None
     method: Method = EFFORTS["default"]
 
     def __post_init__(self) -> None:
-        if self.round_to < 1:
-            raise UsageError(f"--round-to {self.round_to} is not a positive number")
+        kinds = [target.kind for target in self.targets]
+        if not kinds:
+            raise UsageError("no target", "half of the multiply-accumulates is --macs 0.5")
+        if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+            raise UsageError(f"two targets for --{twice[0]}", "keep the smaller one")
+        if self.round_to is None:
+            object.__setattr__(self, "round_to", "auto" if "latency" in kinds else 1)
+        if self.round_to != "auto" and not (isinstance(self.round_to, int) and self.round_to >= 1):
+            raise UsageError(f"--round-to {self.round_to} is not a positive number, nor auto")
         if not 0 < self.max_cut <= 1:
             raise UsageError(f"--max-cut {self.max_cut:g} is not in (0, 1]")
         if self.min_channels < 1:
@@ -179,8 +208,19 @@ class PruneOptions:
             raise UsageError(f"--batch {self.batch} is not a positive number")
         if self.memory is not None and self.memory < 1:
             raise UsageError(f"--memory {self.memory} is not a positive number of bytes", "four gigabytes: --memory 4G")
+        if self.latency_batch < 1:
+            raise UsageError(f"--latency-batch {self.latency_batch} is not a positive number")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed} is negative")
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """All targets."""
+        return (self.target,) if isinstance(self.target, Target) else self.target
+
+    def target_of(self, kind: Kind) -> Target | None:
+        """The target of a kind, where there is one."""
+        return next((target for target in self.targets if target.kind == kind), None)
 
 
 def parse_memory(text: str) -> int:
@@ -188,4 +228,4 @@ def parse_memory(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
     if match is None:
         raise UsageError(f"--memory {text!r} is not a number of bytes", "eight gigabytes are --memory 8G")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return int(float(match[1]) * _COUNTS[match[2]])

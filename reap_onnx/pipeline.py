@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,16 +20,19 @@ from reap_onnx.data.dataset import Dataset, InputSpec, input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
-from reap_onnx.errors import CheckError, ModelError, PlanError, TargetError, UsageError
+from reap_onnx.errors import CheckError, ModelError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
-from reap_onnx.graph.cost import count_macs, count_params, macs_cost, node_macs, params_cost, reached_macs
-from reap_onnx.graph.couple import find_couple
+from reap_onnx.graph.cost import count_macs, count_params, node_macs, reached_macs
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.problems import layers_to_refit, solved_by_rows
+from reap_onnx.method.budgets import meet_budgets
+from reap_onnx.method.calibration import Calibration
+from reap_onnx.method.costs import confirm_latency, describe_latency, exact_budget, latency_budget, size_budget, total
+from reap_onnx.method.latency import find_steps, latency_cost
+from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.edit import copy_model
@@ -37,20 +40,32 @@ from reap_onnx.model.load import Source, load_model
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.save import check_output, data_file, write_model, write_text
 from reap_onnx.model.size import byte_size
-from reap_onnx.numerics.allocate import allocate
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.numerics.allocate import Ints
+from reap_onnx.options import Kind, PruneOptions, Target
 from reap_onnx.plan import Plan, make_plan, read_plan
 from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Advance, Progress, Silent
-from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
-from reap_onnx.runtime.compare import compare_models
+from reap_onnx.report.summary import (
+    Comparison,
+    Cost,
+    Frontier,
+    GroupRow,
+    Inspection,
+    Latency,
+    LatencySearch,
+    Point,
+    Summary,
+)
+from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.memory import memory_for_rows
+from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe, probe_sizes
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.version import VERSION
 
 CHECK_SAMPLES = 4
+SWEEP_TURNS = 10  # of each model in the latency of a point of a sweep
 METADATA = "reap_onnx."
 _NOTHING = "the target asks for nothing: the model is unchanged"
 
@@ -170,42 +185,104 @@ def prune(
         Of the kind that names what went wrong (see ``reap_onnx.errors``); nothing is written then.
     """
     run = _Run(progress or Silent())
-    images = images or ImageOptions()
     target_file = None if dry_run or output is None else Path(output)
+    plan_file = None if plan is None else Path(plan)
     with run.stage("reading the model"):
         source = load_model(model)
-        specs = input_specs(source.model)
-    options = replace(options, batch=_fixed_batch(specs) or options.batch)
-    plan_file = None if plan is None else Path(plan)
     _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
-    with run.stage("reading the samples"):
-        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
-        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
-    with run.stage("finding groups"):
-        trace = _trace(source, _probe_shapes(specs, dataset), options.freeze)
-        groups = find_groups(trace)
-    unmatched = _unmatched(trace)
-    if unmatched:
-        raise UsageError(unmatched[0], "reap-onnx inspect MODEL lists the names")
-    removed, weights = _choose(trace, groups, dataset, options, run)
-    described = {"description": dataset.description, "preprocessing": dataset.preprocessing, "samples": len(dataset)}
-    made = make_plan(trace, groups, removed, weights, source_sha256=source.sha256, options=options, data=described)
-    feeds = {name: array[: trace.network.batch * CHECK_SAMPLES] for name, array in dataset.inputs.items()}
+    given = _read(source, data, options, evaluate, images, samples, run)
+    options, trace = given.options, given.trace
+    removed, weights, search = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None
+    if not all(_asks_nothing(target, trace) for target in options.targets):
+        calibration = _calibrate(trace, given.groups, given.dataset, options, run)
+        kept, search = _allocate(calibration, given, options, run)
+        removed, weights = _refit(calibration, kept, options, run)
     return _carry_out(
         source,
         trace,
-        groups,
-        made,
+        given.groups,
+        given.plan(options, removed, weights),
         run,
-        feeds=_one_run(specs, feeds),
-        judged=judged,
+        feeds=given.feeds,
+        judged=given.judged,
         options=options,
-        target=_describe(options.target, trace.network),
+        target=_describe(options.targets, trace),
         output=target_file,
         keep_failed=keep_failed,
         plan_file=plan_file,
         report=report,
+        search=search,
     )
+
+
+def sweep(
+    model: Model,
+    data: object,
+    targets: Sequence[Target],
+    *,
+    options: PruneOptions | None = None,
+    write: Path | str | None = None,
+    force: bool = False,
+    evaluate: object = None,
+    images: ImageOptions | None = None,
+    samples: int | None = None,
+    report: Sequence[Path] = (),
+    progress: Progress | None = None,
+) -> Frontier:
+    """Prune a model to several targets from one calibration: what each costs, and which is the knee.
+
+    Statistics, error paths and sensitivity are measured once. Without ``write`` the layers of each pruned model are
+    refitted from these same statistics alone, which takes no time and costs accuracy: the figures say how the models
+    compare, and are a lower bound on what :func:`prune` gives. With ``write`` every model is refitted as in
+    :func:`prune`, checked, written, and the figures are its own.
+
+    Parameters
+    ----------
+    model, data, evaluate, images, samples, report, progress
+        As for :func:`prune`.
+    targets
+        At least two different ones of one kind.
+    options
+        All else that decides which channels go; the target in it does not count.
+    write
+        Folder that the models are written to, each named after its target; made where it does not exist.
+    force
+        Overwrite models that exist.
+
+    Raises
+    ------
+    ReapError
+        As for :func:`prune`; a target that is out of reach is left out, unless all are.
+    """
+    run = _Run(progress or Silent())
+    targets = _ordered(targets)
+    with run.stage("reading the model"):
+        source = load_model(model)
+    files = [None] * len(targets) if write is None else _make_places(Path(write), source, targets)
+    for file in files:
+        _check_outputs(source, (data, evaluate), file, None, report, force)
+    options = replace(options or PruneOptions(targets[0]), target=targets[0])
+    given = _read(source, data, options, evaluate, images, samples, run)
+    calibration = _calibrate(given.trace, given.groups, given.dataset, given.options, run)
+    points, notes, failure = list[Point](), list[str](), None
+    for target, file in zip(targets, files, strict=True):
+        asked = replace(given.options, target=target)
+        try:
+            kept, _ = _allocate(calibration, given, asked, run)
+        except TargetError as error:
+            notes.append(f"{_describe((target,), given.trace)}: {error}")
+            failure = error
+            continue
+        points.append(_point(calibration, given, asked, kept, file, run))
+    if failure is not None and not points:
+        raise failure
+    frontier = Frontier(
+        source.name, targets[0].kind, _cost(given.trace.network), tuple(points), written=write is not None,
+        seconds=run.seconds, notes=tuple(notes),
+    )  # fmt: skip
+    for path in report:
+        write_report(frontier, path)
+    return frontier
 
 
 def apply(
@@ -238,7 +315,7 @@ def apply(
     with run.stage("finding groups"):
         trace = _trace(source, {name: tuple(shape) for name, shape in plan.inputs.items()}, ())
         groups = find_groups(trace)
-    target = Target(**plan.options["target"])
+    targets = plan.targets
     return _carry_out(
         source,
         trace,
@@ -247,8 +324,8 @@ def apply(
         run,
         feeds=_random_feeds(input_specs(source.model), trace.network),
         judged=None,
-        options=PruneOptions(target),
-        target=_describe(target, trace.network),
+        options=PruneOptions(targets),
+        target=_describe(targets, trace),
         output=target_file,
         keep_failed=False,
         plan_file=None,
@@ -307,20 +384,67 @@ def demo(output: Path | str | None = None, *, force: bool = False, progress: Pro
 # -- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _choose(
+@dataclass(frozen=True)
+class _Given:
+    """What a run works on: the model and its channels, the samples, the options as they fit the model."""
+
+    source: Source
+    trace: Trace
+    groups: list[Group]
+    options: PruneOptions
+    dataset: Dataset
+    judged: Dataset
+
+    def plan(self, options: PruneOptions, removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
+        """The plan of what these options led to."""
+        data = self.dataset
+        described = {"description": data.description, "preprocessing": data.preprocessing, "samples": len(data)}
+        sha256 = self.source.sha256
+        return make_plan(
+            self.trace, self.groups, removed, weights, source_sha256=sha256, options=options, data=described
+        )
+
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Few samples, for the checks."""
+        few = {name: array[: self.trace.network.batch * CHECK_SAMPLES] for name, array in self.dataset.inputs.items()}
+        return _one_run(input_specs(self.source.model), few)
+
+
+def _read(
+    source: Source,
+    data: object,
+    options: PruneOptions,
+    evaluate: object,
+    images: ImageOptions | None,
+    samples: int | None,
+    run: _Run,
+) -> _Given:
+    """Samples read, channels found."""
+    specs, images = input_specs(source.model), images or ImageOptions()
+    fixed = _fixed_batch(specs)
+    options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
+    with run.stage("reading the samples"):
+        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
+        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
+    with run.stage("finding groups"):
+        trace = _trace(source, _probe_shapes(specs, dataset), options.freeze)
+        groups = find_groups(trace)
+    unmatched = _unmatched(trace)
+    if unmatched:
+        raise UsageError(unmatched[0], "reap-onnx inspect MODEL lists the names")
+    return _Given(source, trace, groups, options, dataset, judged)
+
+
+def _calibrate(
     trace: Trace, groups: Sequence[Group], dataset: Dataset, options: PruneOptions, run: _Run
-) -> tuple[Labels, dict[Slot, np.ndarray]]:
-    """Statistics, error paths, sensitivity, allocation, refit: which channels go, and the new weights."""
+) -> Calibration:
+    """Statistics, error paths, sensitivity: all that does not depend on the targets."""
     prunable = [group for group in groups if not group.frozen]
-    cost = (macs_cost if options.target.kind == "macs" else params_cost)(trace, prunable)
-    total = (count_macs if options.target.kind == "macs" else count_params)(trace.network)
-    budget = options.target.budget(total)
-    if 0 < total <= budget:
-        return np.zeros(0, np.int64), {}
     if not prunable:
         raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
-    layers, method = layers_to_refit(prunable), options.method
-    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers}
+    method = options.method
+    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(prunable)}
     dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
     enough = dataset.first(
         samples_needed(list(taps.values()), trace.network.shapes, method.selection_rows, options.batch)
@@ -346,20 +470,118 @@ def _choose(
         with run.stage("sensitivity", len(paths)) as advance:
             sensitivity = Sensitivity(trace, taps, statistics, few, options)
             paths = [_weighed(sensitivity, path, advance) for path in paths]
+    return Calibration(trace, tuple(paths), taps, statistics, dataset)
+
+
+def _allocate(
+    calibration: Calibration, given: _Given, options: PruneOptions, run: _Run
+) -> tuple[Ints, LatencySearch | None]:
+    """The widths that meet all targets, and how the latency was met."""
+    trace, groups, source = calibration.trace, calibration.groups, given.source
+    timer, batch = OperatorTimer(options.providers), options.latency_batch
+    biases = calibration.new_biases(pairs=options.method.pairs)
+    budgets = [exact_budget(calibration, t, biases) for t in options.targets if t.kind in ("macs", "params")]
+    if size := options.target_of("size"):
+        budgets.append(
+            size_budget(calibration, size, biases, lambda model, gone: _stamp(model, given.plan(options, gone, {})))
+        )
+    try:
+        steps: list[int] | list[None] = [None] * len(groups)
+        if options.round_to == "auto":
+            with run.stage("finding steps", len(groups)) as advance:
+                steps = find_steps(trace, groups, timer, batch, advance)
+        curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
+        target, trials = options.target_of("latency"), list[Latency]()
+        if target is not None:
+            with run.stage("timing operators", len(trace.layers)) as advance:
+                feeds = samples_of(calibration.dataset, batch)
+                profile = profile_model(_runnable(source), feeds, options.providers)
+                cost = latency_cost(trace, groups, curves, timer, profile, batch, advance)
+            if target.budget(profile.run) < profile.run:
+                original = Session(_runnable(source), options.providers)
+                budgets.append(latency_budget(calibration, target, cost, original, feeds, batch, trials.append))
+    finally:
+        timer.save()
     with run.stage("allocation"):
-        if options.target.kind == "params":
-            budget -= _new_biases(trace, prunable if method.pairs else (), taps.values())
-        kept = allocate([curve(path, options) for path in paths], cost, budget)
-    changed = [path.group for path, k in zip(paths, kept, strict=True) if k < len(path.group.units)]
+        kept = meet_budgets(curves, budgets)
+    search = LatencySearch(batch, cost([c.width for c in curves]), cost(kept), tuple(trials)) if target else None
+    return kept, search
+
+
+def _refit(
+    calibration: Calibration, kept: Ints, options: PruneOptions, run: _Run
+) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Which channels go at the given widths, and the new weights."""
+    units = zip(calibration.groups, kept, strict=True)
+    changed = [group for group, k in units if k < len(group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:
-        return reconstruct(trace, paths, kept.tolist(), taps, dataset, options, advance)
+        return reconstruct(
+            calibration.trace, calibration.paths, kept.tolist(), calibration.taps, calibration.dataset, options, advance
+        )
 
 
-def _new_biases(trace: Trace, groups: Sequence[Group], taps: Iterable[Tap]) -> int:
-    """Elements of the biases that the refit may add."""
-    couples = [couple for couple in (find_couple(trace, group) for group in groups) if couple is not None]
-    layers = [tap.layer for tap in taps if tap.adds_bias] + [c.maker for c in couples if c.adds_bias]
-    return sum({layer.node.index: len(layer.features) for layer in layers}.values())
+def _quick_refit(calibration: Calibration, kept: Ints) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Channels that go in the order of the error paths, and weights refitted on the statistics of the original."""
+    removed = calibration.removed(kept)
+    weights: dict[Slot, np.ndarray] = {}
+    cut = [group for group, k in zip(calibration.groups, kept, strict=True) if k < len(group.units)]
+    for layer in layers_to_refit(cut):
+        index = layer.node.index
+        weights |= refitted(calibration.trace, calibration.taps[index], calibration.statistics[index], removed)
+    return removed, weights
+
+
+def _point(
+    calibration: Calibration, given: _Given, options: PruneOptions, kept: Ints, file: Path | None, run: _Run
+) -> Point:
+    """One budget of a sweep: refitted quickly, or in full, checked and written where a file is asked for."""
+    trace, target = given.trace, options.targets[0]
+    removed, weights = _quick_refit(calibration, kept) if file is None else _refit(calibration, kept, options, run)
+    plan = given.plan(options, removed, weights)
+    described = _describe((target,), trace)
+    if file is not None:
+        result = _carry_out(
+            given.source, trace, given.groups, plan, run, feeds=given.feeds, judged=given.judged, options=options,
+            target=described, output=file, keep_failed=False, plan_file=None, report=(),
+        )  # fmt: skip
+        assert result.summary.comparison is not None
+        return Point(described, result.summary.after, result.summary.comparison, str(file))
+    with run.stage("comparing", len(given.judged)) as advance:
+        pruned = Surgeon(trace, removed, weights).operate()
+        _stamp(pruned, plan)
+        sessions = Session(_runnable(given.source), options.providers), Session(pruned, options.providers)
+        batches = (options.latency_batch,)
+        comparison = compare_models(
+            *sessions, given.judged, batch=options.batch, latency_batches=batches, rounds=SWEEP_TURNS, advance=advance
+        )
+    return Point(described, _cost_of(pruned, plan), comparison)
+
+
+def _ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Targets of a sweep, the smallest first.
+
+    Raises
+    ------
+    UsageError
+        They are fewer than two, of several kinds, fractions and absolute numbers, or twice the same.
+    """
+    alike = {(target.kind, target.fraction is None) for target in targets}
+    if len(set(targets)) < 2 or len(set(targets)) < len(targets) or len(alike) != 1:
+        raise UsageError(
+            "a sweep needs two or more different targets of one kind, all of them shares or none",
+            "seven budgets from 0.3 to 0.9 are --macs 0.3:0.9:7",
+        )
+    return tuple(sorted(targets, key=lambda target: target.fraction or target.absolute or 0.0))
+
+
+def _make_places(folder: Path, source: Source, targets: Sequence[Target]) -> list[Path]:
+    """A file for the model of each target."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}", "choose another place") from error
+    stem = Path(source.name).stem or "model"
+    return [folder / f"{stem}-{target.kind}-{target.fraction or target.absolute:g}.onnx" for target in targets]
 
 
 def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:
@@ -383,6 +605,7 @@ def _carry_out(
     keep_failed: bool,
     plan_file: Path | None,
     report: Sequence[Path],
+    search: LatencySearch | None = None,
 ) -> PruneResult:
     """Surgery, checks, files, report."""
     removed, weights = read_plan(plan, trace)
@@ -399,17 +622,18 @@ def _carry_out(
             if not keep_failed:
                 raise
         after = _cost_of(pruned, plan)
-        _check_budget(options.target, trace.network, after)
+        _check_budgets(options.targets, trace, after)
     comparison = None
     if judged is not None:
+        sessions = Session(_runnable(source), options.providers), Session(pruned, options.providers)
+        limit, batch = options.target_of("latency") if len(removed) else None, options.latency_batch
         with run.stage("comparing", len(judged)) as advance:
-            comparison = compare_models(
-                Session(_runnable(source), options.providers),
-                Session(pruned, options.providers),
-                judged,
-                batch=options.batch,
-                advance=advance,
-            )
+            timed = () if limit else (batch,)
+            comparison = compare_models(*sessions, judged, batch=options.batch, latency_batches=timed, advance=advance)
+        if limit is not None:
+            with run.stage("measuring latency"):
+                latency = confirm_latency(limit, *sessions, samples_of(judged, batch), batch)
+            comparison = replace(comparison, latency=(latency,))
     if output is not None:
         full = passes_in_full(source.model)
 
@@ -431,6 +655,7 @@ def _carry_out(
         wiring_error=wiring,
         seconds=run.seconds,
         notes=(*run.notes, *trace.left_alone()) if len(removed) else (_NOTHING,),
+        latency=search,
     )
     for path in report:
         write_report(summary, path)
@@ -513,11 +738,19 @@ def _check_outputs(
         raise UsageError("two outputs have the same name", "give each a name of its own")
 
 
-def _check_budget(target: Target, network: Network, after: Cost) -> None:
-    before = _cost(network)
-    total, left = (before.macs, after.macs) if target.kind == "macs" else (before.params, after.params)
-    if left > target.budget(total):
-        raise CheckError(f"the pruned model has {left} {target.kind}, {target.budget(total)} were asked for")
+def _check_budgets(targets: Sequence[Target], trace: Trace, after: Cost) -> None:
+    left: dict[Kind, int] = {"macs": after.macs, "params": after.params, "size": after.size}
+    for target in targets:
+        if target.kind in left and left[target.kind] > target.budget(total(trace, target.kind)):
+            allowed = target.budget(total(trace, target.kind))
+            raise CheckError(f"the pruned model has {target.kind} {left[target.kind]}, {allowed} were asked for")
+
+
+def _asks_nothing(target: Target, trace: Trace) -> bool:
+    """Whether the original meets a target, as far as can be told without a measurement."""
+    if target.kind == "latency":
+        return target.fraction == 1
+    return 0 < total(trace, target.kind) <= target.budget(total(trace, target.kind))
 
 
 def _cost(network: Network) -> Cost:
@@ -578,7 +811,13 @@ def _unmatched(trace: Trace) -> list[str]:
     return [f"--freeze {pattern} matches no layer" for pattern, count in trace.matched.items() if count == 0]
 
 
-def _describe(target: Target, network: Network) -> str:
-    """The target in words."""
-    total = count_macs(network) if target.kind == "macs" else count_params(network)
-    return f"{target.kind} <= {target.budget(total) / max(total, 1):.1%} of the original"
+def _describe(targets: Sequence[Target], trace: Trace) -> str:
+    """The targets in words."""
+    return ", ".join(_describe_one(target, trace) for target in targets)
+
+
+def _describe_one(target: Target, trace: Trace) -> str:
+    if target.kind == "latency":
+        return f"latency <= {describe_latency(target)}"
+    whole = total(trace, target.kind)
+    return f"{target.kind} <= {target.budget(whole) / max(whole, 1):.1%} of the original"

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from reap_onnx.errors import PlanError
+from reap_onnx.errors import PlanError, UsageError
 from reap_onnx.graph.channels import Labels, varying
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
-from reap_onnx.options import PruneOptions
+from reap_onnx.options import PruneOptions, Target
 from reap_onnx.version import VERSION
 
 FORMAT = 1
@@ -51,6 +51,21 @@ class Plan:
     inputs: dict[str, list[int]]
     kept: dict[str, list[int]]
     weights: dict[tuple[str, int], np.ndarray]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What the pruned model was to cost.
+
+        Raises
+        ------
+        PlanError
+            The plan's options hold no targets.
+        """
+        try:
+            found = self.options["target"]
+            return tuple(Target(**target) for target in ([found] if isinstance(found, dict) else found))
+        except (KeyError, TypeError, UsageError) as error:
+            raise PlanError("the plan says nothing of a target that this version knows", _HINT) from error
 
     def summary(self) -> str:
         """The plan without weights as compact JSON, for the metadata of the pruned model."""

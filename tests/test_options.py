@@ -60,7 +60,11 @@ def test_an_absolute_budget_is_never_above_the_original(absolute: int, total: in
 @pytest.mark.parametrize(
     ("kind", "fraction", "absolute"),
     [
-        ("latency", 0.5, None),
+        ("flops", 0.5, None),
+        ("size", None, 0),
+        ("latency", None, 0.0),
+        ("latency", None, float("inf")),
+        ("latency", 1.1, None),
         ("macs", None, None),
         ("macs", 0.5, 100),
         ("macs", 0.0, None),

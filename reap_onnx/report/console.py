@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reap_onnx.report import tables
-from reap_onnx.report.summary import Comparison, Inspection, Report, Summary
+from reap_onnx.report.summary import Comparison, Frontier, Inspection, Report, Summary
 from reap_onnx.report.tables import Table
 
 _NARROWEST = 140  # columns, where no terminal says how many there are
@@ -35,6 +35,8 @@ def render(report: Report) -> RenderableType:
             return render_inspection(report)
         case Comparison():
             return render_comparison(report)
+        case Frontier():
+            return render_frontier(report)
 
 
 def render_summary(summary: Summary) -> RenderableType:
@@ -73,6 +75,15 @@ def render_inspection(inspection: Inspection) -> RenderableType:
 def render_comparison(comparison: Comparison) -> RenderableType:
     """Latency, agreement and accuracy, and how far each output moved."""
     return Group(_table(tables.comparison_table(comparison)), _table(tables.outputs_table(comparison)))
+
+
+def render_frontier(frontier: Frontier) -> RenderableType:
+    """Cost and quality of every budget, and the knee."""
+    return Group(
+        Text(frontier.source, style="bold"),
+        _table(tables.frontier_table(frontier)),
+        *_lines(tables.sweep_facts(frontier)),
+    )
 
 
 def _heading(source: str, output: str, target: str) -> Text:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reap_onnx.errors import OutputError, UsageError
 from reap_onnx.report import as_json, html
-from reap_onnx.report.summary import Summary
+from reap_onnx.report.summary import Frontier, Summary
 
 _FORMATS = {".html": html.render, ".json": as_json.dumps}
 
@@ -29,7 +29,7 @@ def check_report(path: Path) -> None:
         raise OutputError(f"cannot write the report {path}: there is no folder {path.parent}", "create it first")
 
 
-def write_report(summary: Summary, path: Path) -> None:
+def write_report(summary: Summary | Frontier, path: Path) -> None:
     """Write a report, replacing an older one as a whole.
 
     Raises

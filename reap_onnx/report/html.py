@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from reap_onnx.report import tables
-from reap_onnx.report.summary import GroupRow, Summary
+from reap_onnx.report.summary import Frontier, GroupRow, Summary
 from reap_onnx.report.tables import Table
 
 _STYLE = """
@@ -38,9 +38,14 @@ def element(name: str, attributes: Mapping[str, str | float], *children: Markup 
     return Markup(f"<{name}{pairs}>{inside}</{name}>")
 
 
-def render(summary: Summary) -> str:
+def render(report: Summary | Frontier) -> str:
     """Whole page about a run."""
-    title = f"{summary.source} pruned"
+    if isinstance(report, Frontier):
+        return _page(f"{report.source} swept", _frontier(report))
+    return _page(f"{report.source} pruned", _story(report))
+
+
+def _page(title: str, story: Iterable[Markup]) -> str:
     head = (
         Markup('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup(
@@ -49,7 +54,7 @@ def render(summary: Summary) -> str:
         element("title", {}, title),
         element("style", {}, Markup(_STYLE)),
     )
-    body = (element("h1", {}, title), *_story(summary))
+    body = (element("h1", {}, title), *story)
     page = element("html", {"lang": "en"}, element("head", {}, *head), element("body", {}, *body))
     return f"<!doctype html>\n{page.text}\n"
 
@@ -65,6 +70,38 @@ def width_bars(groups: Iterable[GroupRow]) -> Markup:
 
 
 _BAR_START, _BAR_LENGTH, _BAR_STEP, _LABEL_LENGTH = 260, 480, 20, 38
+
+
+def frontier_picture(frontier: Frontier) -> Markup:
+    """Quality over cost, a point for each budget; the knee has a ring."""
+    costs, qualities = [frontier.share(p) for p in frontier.points], [p.quality for p in frontier.points]
+    low = min(qualities)
+    span = max(max(qualities) - low, 1e-9)
+    across = [_PLOT_LEFT + _PLOT_WIDTH * cost / max(*costs, 1.0) for cost in costs]
+    down = [_PLOT_TOP + _PLOT_HEIGHT * (1 - (quality - low) / span) for quality in qualities]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
+    parts = [element("polyline", {"points": line, "fill": "none", "stroke": "#2f7ed8", "stroke-width": 2})]
+    for index, (point, x, y) in enumerate(zip(frontier.points, across, down, strict=True)):
+        spot = {"cx": f"{x:.1f}", "cy": f"{y:.1f}"}
+        parts.append(element("circle", {**spot, "r": 4, "fill": "#2f7ed8"}, element("title", {}, point.target)))
+        if index == frontier.knee:
+            parts.append(element("circle", {**spot, "r": 9, "fill": "none", "stroke": "#d8562f", "stroke-width": 2}))
+        label = {"x": f"{x:.1f}", "y": f"{y - 14:.1f}", "text-anchor": "middle"}
+        parts.append(element("text", label, f"{point.quality:.1%}"))
+        parts.append(element("text", {**label, "y": _PLOT_TOP + _PLOT_HEIGHT + 30}, f"{costs[index]:.2f}"))
+    size = {"viewBox": f"0 0 {_PLOT_LEFT * 2 + _PLOT_WIDTH} {_PLOT_TOP + _PLOT_HEIGHT + 40}", "role": "img"}
+    return element("svg", {**size, "aria-label": f"quality over {frontier.swept} kept", "width": 640}, *parts)
+
+
+_PLOT_LEFT, _PLOT_TOP, _PLOT_WIDTH, _PLOT_HEIGHT = 40, 40, 560, 260
+
+
+def _frontier(frontier: Frontier) -> list[Markup]:
+    return [
+        element("p", {}, f"Quality over {frontier.swept} kept; the knee has a ring."),
+        *_section(tables.frontier_table(frontier), frontier_picture(frontier)),
+        *(element("p", {}, line) for line in tables.sweep_facts(frontier)),
+    ]
 
 
 def _story(summary: Summary) -> list[Markup]:

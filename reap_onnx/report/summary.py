@@ -48,6 +48,20 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class LatencySearch:
+    """How widths were found that meet a latency target.
+
+    ``predicted_ms`` is what the times of single operators say of the pruned model, ``original_ms`` what they say of
+    the original; ``trials`` are the models that were measured on the way, in turns with the original.
+    """
+
+    batch: int
+    original_ms: float
+    predicted_ms: float
+    trials: tuple[Latency, ...]
+
+
+@dataclass(frozen=True)
 class OutputError:
     """One output compared: root mean square of the difference over that of the original, and the largest difference."""
 
@@ -90,7 +104,7 @@ class Summary:
     """What ``prune`` or ``apply`` did.
 
     ``wiring_error`` is the largest relative difference found by the wiring check;
-    ``seconds`` maps each stage to its wall-clock time.
+    ``seconds`` maps each stage to its wall-clock time; ``latency`` says how a latency target was met.
     """
 
     source: str
@@ -103,6 +117,61 @@ class Summary:
     wiring_error: float
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    latency: LatencySearch | None = None
 
 
-Report = Summary | Inspection | Comparison
+@dataclass(frozen=True)
+class Point:
+    """One budget of a sweep: what its model costs, and how it compares; ``output`` is empty where none is written."""
+
+    target: str
+    cost: Cost
+    comparison: Comparison
+    output: str = ""
+
+    @property
+    def quality(self) -> float:
+        """Accuracy where there are labels, else agreement with the original, else one less the largest output error."""
+        if self.comparison.accuracy_pruned is not None:
+            return self.comparison.accuracy_pruned
+        if self.comparison.agreement is not None:
+            return self.comparison.agreement
+        return 1.0 - max((output.relative for output in self.comparison.outputs), default=0.0)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What ``sweep`` found: the points by growing budget.
+
+    ``swept`` is the kind of target; ``written`` says that the models are refitted in full and written.
+    """
+
+    source: str
+    swept: str
+    before: Cost
+    points: tuple[Point, ...]
+    written: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def share(self, point: Point) -> float:
+        """Cost of a point over that of the original, of the kind that was swept."""
+        if self.swept == "latency":
+            return point.comparison.latency[0].ratio
+        return float(getattr(point.cost, self.swept) / max(getattr(self.before, self.swept), 1))
+
+    @property
+    def knee(self) -> int | None:
+        """Index of the point farthest above the line from the cheapest to the dearest; None where none is above it."""
+        if len(self.points) < 3:
+            return None
+        x, y = [self.share(p) for p in self.points], [p.quality for p in self.points]
+        wide, high = x[-1] - x[0], y[-1] - y[0]
+        if wide <= 0 or high <= 0:
+            return None
+        above = [(b - y[0]) / high - (a - x[0]) / wide for a, b in zip(x, y, strict=True)]
+        best = max(range(len(above)), key=above.__getitem__)
+        return best if above[best] > 0 else None
+
+
+Report = Summary | Inspection | Comparison | Frontier

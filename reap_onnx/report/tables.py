@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reap_onnx.report import format as fmt
-from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, Summary
+from reap_onnx.report.summary import Comparison, Cost, Frontier, GroupRow, Inspection, Latency, LatencySearch, Summary
 
 MACS = "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1"
 
@@ -34,6 +34,8 @@ def result_table(summary: Summary) -> Table:
     """Costs, latency and quality before and after."""
     rows = _cost_rows(summary.before, summary.after)
     comparison = summary.comparison
+    if summary.latency is not None:
+        rows.append(_predicted_row(summary.latency))
     if comparison is None or not comparison.latency:
         rows.append(("latency", "not measured", "not measured", fmt.NONE))
     notes = [f"{MACS}."]
@@ -110,12 +112,55 @@ def frozen_table(groups: Iterable[GroupRow]) -> Table:
     )
 
 
+def frontier_table(frontier: Frontier) -> Table:
+    """Cost and quality of every budget of a sweep."""
+    before, rows = frontier.before, []
+    for index, point in enumerate(frontier.points):
+        cost, compared = point.cost, point.comparison
+        rows.append(
+            (
+                point.target,
+                fmt.ratio(before.macs, cost.macs),
+                fmt.ratio(before.params, cost.params),
+                fmt.ratio(before.size, cost.size),
+                fmt.ratio(compared.latency[0].original_ms, compared.latency[0].pruned_ms)
+                if compared.latency
+                else fmt.NONE,
+                fmt.error(max((output.relative for output in compared.outputs), default=0.0)),
+                fmt.percent(compared.agreement),
+                fmt.percent(compared.accuracy_pruned),
+                point.output or ("knee" if index == frontier.knee else ""),
+            )
+        )
+    names = ("MACs", "parameters", "file size", "latency", "output error", "same top class", "accuracy")
+    refit = "" if frontier.written else " Layers are refitted quickly here: prune, or --write, gives more accuracy."
+    return Table(
+        "Frontier",
+        (Column("target"), *(Column(name, True) for name in names), Column("")),
+        tuple(rows),
+        f"{MACS}. Costs over those of the original.{refit} {_how_compared(frontier.points[0].comparison)}",
+    )
+
+
+def sweep_facts(frontier: Frontier) -> tuple[str, ...]:
+    """Lines under the frontier: the knee, the time taken, the notes."""
+    lines = []
+    if frontier.knee is not None:
+        lines.append(f"Knee: {frontier.points[frontier.knee].target}; a smaller model loses more than it saves.")
+    if frontier.seconds:
+        lines.append(f"Time: {fmt.seconds(sum(frontier.seconds.values()))}.")
+    return (*lines, *frontier.notes)
+
+
 def facts(summary: Summary) -> tuple[str, ...]:
     """Lines under the tables: the wiring check, the time taken, and the notes of the run."""
     lines = [f"Wiring check: the outputs differ by at most {fmt.error(summary.wiring_error)}, relative."]
     if summary.seconds:
         stages = ", ".join(f"{stage} {fmt.seconds(seconds)}" for stage, seconds in summary.seconds.items())
         lines.append(f"Time: {fmt.seconds(sum(summary.seconds.values()))} ({stages}).")
+    if summary.latency is not None and summary.latency.trials:
+        ratios = ", ".join(f"{latency.ratio:.3f}" for latency in summary.latency.trials)
+        lines.append(f"Latency over that of the original, measured on the way: {ratios}.")
     return (*lines, *summary.notes)
 
 
@@ -176,6 +221,12 @@ def _latency_row(latency: Latency) -> tuple[str, ...]:
         fmt.milliseconds(after),
         fmt.ratio(before, after),
     )
+
+
+def _predicted_row(search: LatencySearch) -> tuple[str, ...]:
+    before, after = search.original_ms, search.predicted_ms
+    name = f"latency, batch {search.batch}, predicted"
+    return (name, fmt.milliseconds(before), fmt.milliseconds(after), fmt.ratio(before, after))
 
 
 def _how_compared(comparison: Comparison) -> str:

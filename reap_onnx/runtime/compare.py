@@ -86,7 +86,7 @@ def compare_models(
         agreement=classes.agreement,
         accuracy_original=classes.accuracy(classes.right_original),
         accuracy_pruned=classes.accuracy(classes.right_pruned),
-        latency=tuple(measure_latency(original, pruned, _samples(dataset, n), batch=n, rounds=rounds) for n in timed),
+        latency=tuple(measure_latency(original, pruned, samples_of(dataset, n), batch=n, rounds=rounds) for n in timed),
         providers=original.providers,
     )
 
@@ -205,6 +205,6 @@ def _check_labels(labels: np.ndarray, classes: int) -> None:
         )
 
 
-def _samples(dataset: Dataset, count: int) -> dict[str, np.ndarray]:
+def samples_of(dataset: Dataset, count: int) -> dict[str, np.ndarray]:
     """The first ``count`` samples, from the start again where there are fewer."""
     return dataset.subset(np.arange(count) % len(dataset)).inputs

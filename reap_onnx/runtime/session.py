@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ class Session:
     expose
         Tensors that are outputs instead of the model's own; the graph is not rewritten then: each is computed
         as written.
+    profile
+        Beginning of the name of a file that onnxruntime writes its times to (see :meth:`events`); none where empty.
 
     Notes
     -----
@@ -50,6 +53,7 @@ class Session:
         threads: int | None = None,
         *,
         expose: Sequence[str] = (),
+        profile: str = "",
     ) -> None:
         self.weights: dict[str, np.ndarray] = {}  # of a large model
         options = ort.SessionOptions()
@@ -57,6 +61,8 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
+        if profile:
+            options.enable_profiling, options.profile_file_prefix = True, profile
         if expose:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.add_session_config_entry("session.disable_prepacking", "1")
@@ -103,6 +109,11 @@ class Session:
             return dict(zip(wanted, self._session.run(wanted, known), strict=True))
         except Exception as error:
             raise ModelError(f"onnxruntime does not run the model: {_one_line(error)}", _HINT) from error
+
+    def events(self) -> list[dict[str, Any]]:
+        """What a session with a ``profile`` has timed so far, as onnxruntime wrote it; it times no more."""
+        found: list[dict[str, Any]] = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        return found
 
 
 _HINT = "does the model run in onnxruntime by itself on these samples?"

@@ -24,8 +24,13 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        ([*PRUNE, "-o", "p.onnx"], "error: exactly one of --macs and --params"),
-        ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--params", "0.5"], "error: exactly one of --macs and --params"),
+        ([*PRUNE, "-o", "p.onnx"], "error: no target: one of --macs, --params, --size, --latency is needed"),
+        ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--latency", "fast"], "error: --latency 'fast' is not a number"),
+        ([*PRUNE, "-o", "p.onnx", "--latency", "4"], "hint: a fraction kept, --latency 0.5, or an absolute value"),
+        ([*PRUNE, "-o", "p.onnx", "--size", "224"], "pixels of images are --image-size"),
+        ([*PRUNE, "-o", "p.onnx", "--latency", "0.5", "--latency-batch", "0"], "--latency-batch"),
+        ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--round-to", "0"], "error: --round-to '0' is not a positive"),
+        ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--round-to", "best"], "error: --round-to 'best' is not a positive"),
         ([*PRUNE, "--macs", "0.5"], "hint: say where the pruned model goes with -o FILE, or use --dry-run"),
         ([*PRUNE, "-o", "p.onnx", "--macs", "half"], "error: --macs 'half' is not a number"),
         ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--max-cut", "1.5"], "error: --max-cut 1.5 is not in (0, 1]"),
@@ -52,14 +57,17 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ([], "inspect prune apply compare demo --version"),
+        ([], "inspect prune sweep apply compare demo --version"),
         (["inspect"], "MODEL --data --freeze --json"),
         (
             ["prune"],
-            "MODEL --output -o --data --macs --params --effort --round-to --freeze --max-cut --min-channels --seed "
-            "--samples --batch --provider --preset --mean --std --size --crop --layout --color --eval-data --dry-run "
+            "MODEL --output -o --data --macs --params --size --latency --latency-batch --effort "
+            "--round-to --freeze --max-cut --min-channels --seed "
+            "--samples --batch --provider --preset --mean --std --image-size --crop --layout --color --eval-data "
+            "--dry-run "
             "--plan --keep-failed --force --report --json --quiet -q",
         ),
+        (["sweep"], "MODEL --data --macs --params --size --latency --write --report --round-to --eval-data --json"),
         (["apply"], "MODEL PLAN --output -o --force"),
         (["compare"], "ORIGINAL PRUNED --data --samples --seed --batch --provider --latency-batch --mean --json"),
         (["demo"], "--output --json"),
@@ -116,5 +124,5 @@ def test_image_flags(texts: dict[str, str], options: ImageOptions) -> None:
 
 @pytest.mark.parametrize("size", ["", "big", "1,2,3", "2.5"])
 def test_sizes_that_are_none(size: str) -> None:
-    with pytest.raises(UsageError, match="--size"):
+    with pytest.raises(UsageError, match="--image-size"):
         image_options(**(NOTHING | {"size": size}))

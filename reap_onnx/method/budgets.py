@@ -1,0 +1,125 @@
+"""Widths that keep within every budget, those that only the pruned network itself can tell among them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from reap_onnx.errors import TargetError
+from reap_onnx.numerics.allocate import Cost, Curve, Ints, allocate
+
+TRIES = 10  # trials at most
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One cost, and the most that it may be.
+
+    Parameters
+    ----------
+    name
+        What the user calls it, for errors.
+    cost
+        Cost of the kept units: exact, or a model of it.
+    most
+        Largest cost allowed.
+    trial
+        The true cost of kept units, where the cost is a model; None where it is exact.
+    aim, near
+        Shares of ``most``: what is aimed at by the next trial, and from which on the search is over.
+    """
+
+    name: str
+    cost: Cost
+    most: float
+    trial: Callable[[Ints], float] | None = None
+    aim: float = 1.0
+    near: float = 1.0
+
+
+def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:
+    """Widths of least error within all budgets.
+
+    Where a cost is a model, the widths found are tried, and its limit is moved by what the trial shows, until the
+    true cost is near its budget: in proportion, and between limits that were too high and such that were not.
+
+    Returns
+    -------
+    (G,) int64
+        Kept units: of the widths tried that keep within all budgets those of least error.
+
+    Raises
+    ------
+    TargetError
+        A budget is out of reach.
+    """
+    searches = [_Search(budget, curves) for budget in budgets if budget.trial is not None]
+    tried: dict[tuple[int, ...], list[float]] = {}
+    while len(tried) < TRIES:
+        limits = {search.budget.name: search.limit for search in searches}
+        kept = allocate(curves, [b.cost for b in budgets], [limits.get(b.name, b.most) for b in budgets])
+        if tuple(kept) in tried:
+            break
+        values = tried[tuple(kept)] = [search.measure(kept) for search in searches]
+        done = [search.learn(kept, value) for search, value in zip(searches, values, strict=True)]
+        if all(done):
+            break
+    fitting = [np.array(kept) for kept, values in tried.items() if all(map(_Search.fits, searches, values))]
+    if not fitting:
+        _refuse(searches, list(tried.values()))
+    return min(fitting, key=lambda kept: _error(curves, kept))
+
+
+def _error(curves: Sequence[Curve], kept: Ints) -> float:
+    return sum(float(curve.error(k)) for curve, k in zip(curves, kept, strict=True))
+
+
+def _refuse(searches: Sequence[_Search], values: Sequence[Sequence[float]]) -> NoReturn:
+    for search, tried in zip(searches, zip(*values, strict=True), strict=True):
+        if min(tried) > search.budget.most:
+            share = min(tried) / search.budget.most
+            raise TargetError(
+                f"{search.budget.name} is out of reach: the narrowest network tried has {share:.2f} of what is allowed",
+                "ask for more, or allow narrower layers: larger --max-cut, smaller --min-channels or --round-to, "
+                "less frozen",
+            )
+    names = " and ".join(search.budget.name for search in searches)
+    raise TargetError(f"no network was found that meets {names} at once", "ask for more of one of them")
+
+
+class _Search:
+    """The limit of one cost model, moved until the true cost is right."""
+
+    def __init__(self, budget: Budget, curves: Sequence[Curve]) -> None:
+        self.budget = budget
+        self._full = [curve.width for curve in curves]
+        self._low, self._high, self._fitted = budget.cost([curve.choices()[-1] for curve in curves]), math.inf, False
+        self.limit = max(budget.most * budget.aim, self._low)
+
+    def measure(self, kept: Ints) -> float:
+        """The true cost."""
+        assert self.budget.trial is not None
+        return self.budget.trial(kept)
+
+    def fits(self, value: float) -> bool:
+        """Whether a true cost is within the budget."""
+        return value <= self.budget.most
+
+    def learn(self, kept: Ints, value: float) -> bool:
+        """Move the limit; whether the search is over, as the cost is near its budget or something else binds."""
+        budget, spent = self.budget, self.budget.cost(kept)
+        if value > budget.most:
+            self._high = min(self._high, spent)
+        elif value >= budget.near * budget.most or np.array_equal(kept, self._full):
+            return True
+        else:
+            self._low = max(self._low, self.limit)
+            self._fitted = True
+        limit = spent * budget.aim * budget.most / value
+        bracketed = math.isfinite(self._high) and (self._fitted or limit <= self._low)
+        self.limit = (self._low + self._high) / 2 if bracketed else max(limit, self._low)
+        return False

@@ -1,0 +1,125 @@
+"""Targets as budgets: what of each cost is allowed, how it follows from the widths, and how it is tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+
+from reap_onnx.errors import CheckError
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.cost import count_macs, count_params, macs_cost, params_cost, size_cost
+from reap_onnx.graph.layer import Layer
+from reap_onnx.graph.surgery import Surgeon
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.budgets import Budget
+from reap_onnx.method.calibration import Calibration
+from reap_onnx.model.size import byte_size
+from reap_onnx.numerics.allocate import Ints
+from reap_onnx.numerics.tables import TableCost
+from reap_onnx.options import Kind, Target
+from reap_onnx.report.summary import Latency
+from reap_onnx.runtime.latency import measure_latency
+from reap_onnx.runtime.session import Session
+
+TURNS, SECONDS = 60, 6.0  # of a trial of the latency, whichever ends it
+MARGIN = 0.025  # of the original's latency: how far under its target a trial is aimed
+NEAR = 0.045  # and how far under it may stay
+FRAME = 64  # bytes of a tensor besides its numbers and its name
+
+
+def total(trace: Trace, kind: Kind) -> int:
+    """MACs, parameters or bytes of the original."""
+    if kind == "size":
+        return byte_size(trace.network.proto)
+    return count_macs(trace.network) if kind == "macs" else count_params(trace.network)
+
+
+def exact_budget(calibration: Calibration, target: Target, biases: Sequence[Layer]) -> Budget:
+    """MACs or parameters; ``biases`` are layers that the refit may add a bias to."""
+    trace, groups = calibration.trace, calibration.groups
+    most = target.budget(total(trace, target.kind))
+    if target.kind == "macs":
+        return Budget("--macs", macs_cost(trace, groups), most)
+    return Budget("--params", params_cost(trace, groups), most - sum(len(layer.features) for layer in biases))
+
+
+def size_budget(
+    calibration: Calibration, target: Target, biases: Sequence[Layer], stamp: Callable[[onnx.ModelProto, Labels], None]
+) -> Budget:
+    """Bytes of the file, tried on the pruned model; ``stamp`` writes its metadata, given the labels that are gone."""
+    trace = calibration.trace
+    added = sum(len(layer.features) * _itemsize(trace, layer) + len(layer.node.name) + FRAME for layer in biases)
+
+    def trial(kept: Ints) -> float:
+        gone = calibration.without_first(kept)
+        model = Surgeon(trace, gone, {}).operate()
+        stamp(model, gone)
+        return byte_size(model) + added
+
+    cost = size_cost(trace, calibration.groups)
+    return Budget("--size", cost, target.budget(total(trace, "size")), trial, aim=0.999, near=0.99)
+
+
+def latency_budget(
+    calibration: Calibration,
+    target: Target,
+    cost: TableCost,
+    original: Session,
+    feeds: dict[str, np.ndarray],
+    batch: int,
+    measured: Callable[[Latency], None],
+) -> Budget:
+    """Milliseconds of a run, tried on the pruned model in turns with the original.
+
+    Parameters
+    ----------
+    cost
+        What is predicted.
+    feeds
+        ``batch`` samples.
+    measured
+        Told the result of every trial.
+    """
+    full = cost([len(group.units) for group in calibration.groups])
+
+    def trial(kept: Ints) -> float:
+        model = Surgeon(calibration.trace, calibration.without_first(kept), {}).operate()
+        session = Session(model, original.providers)
+        latency = measure_latency(original, session, feeds, batch=batch, rounds=TURNS, seconds=SECONDS)
+        measured(latency)
+        return latency.pruned_ms if target.absolute else latency.ratio * full
+
+    most = target.budget(full)
+    return Budget("--latency", cost, most, trial, aim=1 - MARGIN * full / most, near=1 - NEAR * full / most)
+
+
+def confirm_latency(
+    target: Target, original: Session, pruned: Session, feeds: dict[str, np.ndarray], batch: int
+) -> Latency:
+    """The latency of the result in turns with the original; where it is too long, all over again for longer.
+
+    Raises
+    ------
+    CheckError
+        It is longer than the target allows.
+    """
+    for effort in (1, 4):
+        latency = measure_latency(original, pruned, feeds, batch=batch, rounds=effort * TURNS, seconds=effort * SECONDS)
+        if latency.pruned_ms <= target.budget(latency.original_ms):
+            return latency
+    raise CheckError(
+        f"the pruned model was measured at {latency.pruned_ms:.3g} ms, {latency.ratio:.3f} of the original: "
+        f"more than {describe_latency(target)}",
+        "is the machine busy with something else? try again, or ask for a little less",
+    )
+
+
+def describe_latency(target: Target) -> str:
+    """A latency target in words."""
+    return f"{target.absolute:g} ms" if target.absolute else f"{target.fraction:.1%} of the original"
+
+
+def _itemsize(trace: Trace, layer: Layer) -> int:
+    return int(trace.network.constants[layer.node.inputs[layer.weight.input]].itemsize)

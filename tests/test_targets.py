@@ -1,0 +1,175 @@
+"""Targets of every kind, alone and together, from options to the written file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from examples.net import Net
+from nets import images, macs, params, residual_net
+from reap_onnx import pipeline
+from reap_onnx.cli import main
+from reap_onnx.errors import PlanError, TargetError, UsageError
+from reap_onnx.options import PruneOptions, Target
+from reap_onnx.plan import Plan
+
+SAMPLES = images(64)
+
+
+def wide_net() -> onnx.ModelProto:
+    """One group that can be pruned, of 128 channels that take most of the time."""
+    net = Net()
+    h = net.op("Relu", net.conv(net.input("N", 3, 16, 16), 3, 128, 3, 3, pads=[1, 1, 1, 1]))
+    h = net.conv(h, 128, 32, 3, 3, pads=[1, 1, 1, 1])
+    return net.model(h)
+
+
+def wide_samples() -> dict[str, np.ndarray]:
+    name = wide_net().graph.input[0].name
+    return {name: np.random.default_rng(0).standard_normal((24, 3, 16, 16)).astype(np.float32)}
+
+
+def test_targets_are_read_as_they_are_typed() -> None:
+    assert Target.parse("latency", "4ms") == Target("latency", absolute=4.0)
+    assert Target.parse("latency", "250 us") == Target("latency", absolute=0.25)
+    assert Target.parse("latency", "1.5s") == Target("latency", absolute=1500.0)
+    assert Target.parse("latency", "60%") == Target("latency", fraction=0.6)
+    assert Target.parse("size", "4MB") == Target("size", absolute=4_000_000)
+    assert Target.parse("size", "1 MiB") == Target("size", absolute=2**20)
+    assert Target.parse("size", "0.5") == Target("size", fraction=0.5)
+
+
+@pytest.mark.parametrize(("kind", "text"), [("latency", "4"), ("latency", "4MB"), ("size", "224"), ("size", "4ms")])
+def test_absolute_sizes_and_times_have_units(kind: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"--{kind} ") as caught:
+        Target.parse(kind, text)  # type: ignore[arg-type]
+    assert f"--{kind} 4M" in caught.value.hint or f"--{kind} 4m" in caught.value.hint
+
+
+def test_one_target_of_a_kind() -> None:
+    with pytest.raises(UsageError, match="two targets for --macs"):
+        PruneOptions((Target("macs", 0.5), Target("macs", 0.6)))
+    with pytest.raises(UsageError, match="no target"):
+        PruneOptions(())
+    assert PruneOptions((Target("macs", 0.5), Target("size", 0.5))).targets == (
+        Target("macs", 0.5),
+        Target("size", 0.5),
+    )
+
+
+def test_a_latency_rounds_widths_by_timing_unless_told() -> None:
+    assert PruneOptions(Target("latency", 0.5)).round_to == "auto"
+    assert PruneOptions(Target("latency", 0.5), round_to=8).round_to == 8
+    assert PruneOptions(Target("macs", 0.5)).round_to == 1
+    with pytest.raises(UsageError, match="--round-to"):
+        PruneOptions(Target("macs", 0.5), round_to="some")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "fractions", [{"macs": 0.5, "params": 0.9}, {"macs": 0.9, "params": 0.5}, {"macs": 0.6, "params": 0.6, "size": 0.7}]
+)
+def test_all_targets_hold(fractions: dict[str, float]) -> None:
+    net = residual_net()
+    targets = tuple(Target(kind, share) for kind, share in fractions.items())  # type: ignore[arg-type]
+    result = pipeline.prune(net, SAMPLES, PruneOptions(targets))
+    before, after = result.summary.before, result.summary.after
+    left = {kind: getattr(after, kind) / getattr(before, kind) for kind in fractions}
+    assert (after.macs, after.params) == (macs(result.model), params(result.model))
+    assert all(left[kind] <= share for kind, share in fractions.items())
+    assert max(left[kind] / share for kind, share in fractions.items()) > 0.85
+    assert result.summary.target.count("<=") == len(fractions)
+
+
+@pytest.mark.parametrize("text", ["60%", "0.8"])
+def test_the_file_is_no_larger_than_asked_for(tmp_path: Path, text: str) -> None:
+    net = residual_net()
+    onnx.save(net, tmp_path / "net.onnx")
+    out = tmp_path / "out.onnx"
+    pipeline.prune(tmp_path / "net.onnx", SAMPLES, PruneOptions(Target.parse("size", text)), output=out)
+    share = out.stat().st_size / (tmp_path / "net.onnx").stat().st_size
+    asked = Target.parse("size", text).fraction
+    assert asked is not None
+    assert 0.9 * asked < share <= asked
+
+
+def test_a_plan_for_several_targets_replays() -> None:
+    net = residual_net()
+    result = pipeline.prune(net, SAMPLES, PruneOptions((Target("macs", 0.6), Target("size", 0.9))))
+    plan = json.loads(result.plan.dumps())
+    assert plan["options"]["target"] == [
+        {"kind": "macs", "fraction": 0.6, "absolute": None},
+        {"kind": "size", "fraction": 0.9, "absolute": None},
+    ]
+    assert pipeline.apply(net, result.plan).model == result.model
+
+
+@pytest.mark.parametrize("target", [None, "half", {"kind": "speed", "fraction": 0.5}, {"kind": "macs"}, [[]]])
+def test_a_plan_for_an_unknown_target_is_refused(target: object) -> None:
+    with pytest.raises(PlanError, match="target"):
+        _ = Plan("", {"target": target}, {}, {}, {}, {}).targets
+
+
+def test_a_latency_is_met_and_said(tmp_path: Path) -> None:
+    """There are two widths to choose from: the whole one, and one that takes about half of the time."""
+    options = PruneOptions(Target("latency", 0.9), round_to=64)
+    result = pipeline.prune(wide_net(), wide_samples(), options, report=(tmp_path / "r.html", tmp_path / "r.json"))
+    summary = result.summary
+    assert [group.kept for group in summary.groups if not group.frozen] == [64]
+    assert summary.latency is not None
+    assert summary.latency.predicted_ms < summary.latency.original_ms
+    assert summary.comparison is not None
+    assert summary.comparison.latency[0].ratio <= 0.9
+    assert "predicted" in (tmp_path / "r.html").read_text()
+    told = json.loads((tmp_path / "r.json").read_text())["latency"]
+    assert told["predicted_ms"] == summary.latency.predicted_ms
+    assert len(told["trials"]) >= 1
+    replayed = pipeline.apply(wide_net(), result.plan)
+    assert replayed.model == result.model
+
+
+def test_a_latency_of_more_than_one_sample() -> None:
+    options = PruneOptions((Target("latency", 0.95), Target("macs", 0.9)), round_to=64, latency_batch=4)
+    summary = pipeline.prune(wide_net(), wide_samples(), options).summary
+    assert summary.comparison is not None
+    assert [latency.batch for latency in summary.comparison.latency] == [4]
+
+
+def test_a_latency_that_the_original_has_asks_for_nothing() -> None:
+    for target in (Target("latency", 1.0), Target("latency", absolute=1e6)):
+        result = pipeline.prune(wide_net(), wide_samples(), PruneOptions(target))
+        assert result.plan.kept == {}
+
+
+def test_steps_by_timing_count_in_the_allocation() -> None:
+    result = pipeline.prune(wide_net(), wide_samples(), PruneOptions(Target("macs", 0.6), round_to="auto"))
+    kept = [group.kept for group in result.summary.groups if not group.frozen]
+    assert 32 <= kept[0] <= 77
+    assert '"round_to": "auto"' in result.plan.summary()
+
+
+@pytest.mark.parametrize("target", [Target("latency", 0.01), Target("latency", absolute=1e-4), Target("size", 0.02)])
+def test_out_of_reach(tmp_path: Path, target: Target) -> None:
+    with pytest.raises(TargetError) as caught:
+        pipeline.prune(wide_net(), wide_samples(), PruneOptions(target), output=tmp_path / "out.onnx")
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_statuses_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(wide_net(), tmp_path / "net.onnx")
+    np.savez(tmp_path / "samples.npz", **wide_samples())
+    prune = ["prune", str(tmp_path / "net.onnx"), "--data", str(tmp_path / "samples.npz"), "-q"]
+    out = tmp_path / "out.onnx"
+    assert main([*prune, "-o", str(out), "--latency", "0.01"]) == 3
+    assert "out of reach" in capsys.readouterr().err
+    assert main([*prune, "-o", str(out), "--size", "1kB"]) == 3
+    assert not out.exists()
+    assert main([*prune, "-o", str(out), "--latency", "2"]) == 2
+    capsys.readouterr()
+    assert main([*prune, "-o", str(out), "--macs", "0.7", "--size", "0.8", "--round-to", "auto", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert out.stat().st_size <= 0.8 * told["before"]["size"]
