@@ -97,7 +97,9 @@ class _Search:
     def __init__(self, budget: Budget, curves: Sequence[Curve]) -> None:
         self.budget = budget
         self._full = [curve.width for curve in curves]
-        self._low, self._high, self._fitted = budget.cost([curve.choices()[-1] for curve in curves]), math.inf, False
+        full, least = (budget.cost([curve.choices()[end] for curve in curves]) for end in (0, -1))
+        self._low, self._high = least, full if full > budget.most else math.inf  # the original is no answer then
+        self._fitted = self._failed = False
         self.limit = max(budget.most * budget.aim, self._low)
 
     def measure(self, kept: Ints) -> float:
@@ -113,13 +115,14 @@ class _Search:
         """Move the limit; whether the search is over, as the cost is near its budget or something else binds."""
         budget, spent = self.budget, self.budget.cost(kept)
         if value > budget.most:
-            self._high = min(self._high, spent)
+            self._high, self._failed = min(self._high, spent), True
         elif value >= budget.near * budget.most or np.array_equal(kept, self._full):
             return True
         else:
             self._low = max(self._low, self.limit)
             self._fitted = True
         limit = spent * budget.aim * budget.most / value
-        bracketed = math.isfinite(self._high) and (self._fitted or limit <= self._low)
+        outside = not self._low < limit < self._high and math.isfinite(self._high)
+        bracketed = outside or (self._fitted and self._failed)
         self.limit = (self._low + self._high) / 2 if bracketed else max(limit, self._low)
         return False

@@ -81,3 +81,11 @@ def test_exact_budgets_need_no_trial() -> None:
     curves, cost = chain(np.random.default_rng(5))
     full = cost([64] * 4)
     assert 0.49 * full < cost(meet_budgets(curves, [Budget("--macs", cost, 0.5 * full)])) <= 0.5 * full
+
+
+def test_the_original_is_never_the_answer_to_less_than_it() -> None:
+    """A measurement may say anything of a network, but not that nothing has to go."""
+    curves, cost = chain(np.random.default_rng(6))
+    full = cost([64] * 4)
+    kept = meet_budgets(curves, [Budget("--latency", cost, 0.8 * full, lambda _: 0.4 * full, 0.97, 0.92)])
+    assert cost(kept) < full
