@@ -1,0 +1,248 @@
+"""The steps of a run that choose channels: samples and groups, calibration, widths, refit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from reap_onnx.data.dataset import Dataset, input_specs
+from reap_onnx.data.images import ImageOptions
+from reap_onnx.data.load import load_dataset
+from reap_onnx.errors import ModelError, TargetError, UsageError
+from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.groups import Group, find_groups
+from reap_onnx.graph.targets import find_target
+from reap_onnx.graph.trace import Trace
+from reap_onnx.method.budgets import meet_budgets
+from reap_onnx.method.calibration import Calibration
+from reap_onnx.method.costs import exact_budget, latency_budget, size_budget
+from reap_onnx.method.latency import find_steps, latency_cost
+from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
+from reap_onnx.method.reconstruct import reconstruct
+from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
+from reap_onnx.model.load import Source
+from reap_onnx.model.network import Network, Slot
+from reap_onnx.numerics.allocate import Ints
+from reap_onnx.options import PruneOptions
+from reap_onnx.plan import Plan, make_plan
+from reap_onnx.report.describe import unmatched
+from reap_onnx.report.progress import Advance, Progress
+from reap_onnx.report.summary import (
+    Latency,
+    LatencySearch,
+)
+from reap_onnx.runtime.compare import samples_of
+from reap_onnx.runtime.feeds import fixed_batch, one_run, probe_feeds, probe_shapes
+from reap_onnx.runtime.memory import memory_for_rows
+from reap_onnx.runtime.profile import OperatorTimer, profile_model
+from reap_onnx.runtime.session import Session, probe, probe_sizes
+from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
+from reap_onnx.version import VERSION
+
+CHECK_SAMPLES = 4
+METADATA = "reap_onnx."
+
+
+@dataclass
+class Run:
+    """Stages of a run: progress shown, time kept."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        """Show a stage and add up its seconds."""
+        start = time.perf_counter()
+        with self.progress.stage(name, total) as advance:
+            yield advance
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a run works on: the model and its channels, the samples, the options as they fit the model."""
+
+    source: Source
+    trace: Trace
+    groups: list[Group]
+    options: PruneOptions
+    dataset: Dataset
+    judged: Dataset
+
+    def plan(self, options: PruneOptions, removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
+        """The plan of what these options led to."""
+        data = self.dataset
+        described = {"description": data.description, "preprocessing": data.preprocessing, "samples": len(data)}
+        sha256 = self.source.sha256
+        return make_plan(
+            self.trace, self.groups, removed, weights, source_sha256=sha256, options=options, data=described
+        )
+
+    @property
+    def feeds(self) -> dict[str, np.ndarray]:
+        """Few samples, for the checks."""
+        few = {name: array[: self.trace.network.batch * CHECK_SAMPLES] for name, array in self.dataset.inputs.items()}
+        return one_run(input_specs(self.source.model), few)
+
+
+def read(
+    source: Source,
+    data: object,
+    options: PruneOptions,
+    evaluate: object,
+    images: ImageOptions | None,
+    samples: int | None,
+    run: Run,
+) -> Given:
+    """Samples read, channels found."""
+    specs, images = input_specs(source.model), images or ImageOptions()
+    fixed = fixed_batch(specs)
+    options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
+    with run.stage("reading the samples"):
+        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
+        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
+    with run.stage("finding groups"):
+        trace = trace_model(source, probe_shapes(specs, dataset), options.freeze)
+        groups = find_groups(trace)
+    if lines := unmatched(trace):
+        raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
+    return Given(source, trace, groups, options, dataset, judged)
+
+
+def trace_model(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequence[str]) -> Trace:
+    """The channels of a model, from one run on made-up inputs of these shapes.
+
+    Raises
+    ------
+    ModelError
+        It does not run.
+    """
+    feeds = probe_feeds(input_specs(source.model), shapes)
+    try:
+        network = Network(source.model, probe(source.model, feeds), probe_sizes(source.model, feeds))
+        return Trace(network, freeze)
+    except ModelError as error:
+        raise ModelError(f"{source.name}: {error}", error.hint) from error
+
+
+def calibrate(trace: Trace, groups: Sequence[Group], dataset: Dataset, options: PruneOptions, run: Run) -> Calibration:
+    """Statistics, error paths, sensitivity: all that does not depend on the targets."""
+    prunable = [group for group in groups if not group.frozen]
+    if not prunable:
+        raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
+    method = options.method
+    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(prunable)}
+    dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
+    enough = dataset.first(
+        samples_needed(list(taps.values()), trace.network.shapes, method.selection_rows, options.batch)
+    )
+    with run.stage("collecting statistics", len(enough)) as advance:
+        measured = collect_dense(
+            trace.network,
+            list(taps.values()),
+            enough,
+            batch=options.batch,
+            rows=method.selection_rows,
+            seed=options.seed,
+            providers=options.providers,
+            memory=memory_for_rows(options.memory) // 2,
+            advance=advance,
+        )
+    statistics = normals(measured)
+    run.notes += solved_by_rows(trace, statistics)
+    with run.stage("error paths", len(prunable)) as advance:
+        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance)
+    if method.sensitivity_samples:
+        few = dataset.first(options.batch * math.ceil(method.sensitivity_samples / options.batch))
+        with run.stage("sensitivity", len(paths)) as advance:
+            sensitivity = Sensitivity(trace, taps, statistics, few, options)
+            paths = [_weighed(sensitivity, path, advance) for path in paths]
+    return Calibration(trace, tuple(paths), taps, statistics, dataset)
+
+
+def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:
+    weighed = sensitivity.weigh(path)
+    advance(1)
+    return weighed
+
+
+def allocate_widths(
+    calibration: Calibration, given: Given, options: PruneOptions, run: Run
+) -> tuple[Ints, LatencySearch | None]:
+    """The widths that meet all targets, and how the latency was met."""
+    trace, groups, source = calibration.trace, calibration.groups, given.source
+    timer, batch = OperatorTimer(options.providers), options.latency_batch
+    biases = calibration.new_biases(pairs=options.method.pairs)
+    budgets = [exact_budget(calibration, t, biases) for t in options.targets if t.kind in ("macs", "params")]
+    if size := options.target_of("size"):
+        budgets.append(
+            size_budget(calibration, size, biases, lambda model, gone: stamp(model, given.plan(options, gone, {})))
+        )
+    try:
+        steps: list[int] | list[None] = [None] * len(groups)
+        if options.round_to == "auto":
+            with run.stage("finding steps", len(groups)) as advance:
+                steps = find_steps(trace, groups, timer, batch, advance)
+        curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
+        target, trials = options.target_of("latency"), list[Latency]()
+        if target is not None:
+            with run.stage("timing operators", len(trace.layers)) as advance:
+                feeds = samples_of(calibration.dataset, batch)
+                profile = profile_model(runnable(source), feeds, options.providers)
+                cost = latency_cost(trace, groups, curves, timer, profile, batch, advance)
+            if target.budget(profile.run) < profile.run:
+                original = Session(runnable(source), options.providers)
+                budgets.append(latency_budget(calibration, target, cost, original, feeds, batch, trials.append))
+    finally:
+        timer.save()
+    with run.stage("allocation"):
+        kept = meet_budgets(curves, budgets)
+    search = LatencySearch(batch, cost([c.width for c in curves]), cost(kept), tuple(trials)) if target else None
+    return kept, search
+
+
+def refit(
+    calibration: Calibration, kept: Ints, options: PruneOptions, run: Run
+) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Which channels go at the given widths, and the new weights."""
+    units = zip(calibration.groups, kept, strict=True)
+    changed = [group for group, k in units if k < len(group.units)]
+    with run.stage("refit", len(layers_to_refit(changed))) as advance:
+        return reconstruct(
+            calibration.trace, calibration.paths, kept.tolist(), calibration.taps, calibration.dataset, options, advance
+        )
+
+
+def quick_refit(calibration: Calibration, kept: Ints) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """Channels that go in the order of the error paths, and weights refitted on the statistics of the original."""
+    removed = calibration.removed(kept)
+    weights: dict[Slot, np.ndarray] = {}
+    cut = [group for group, k in zip(calibration.groups, kept, strict=True) if k < len(group.units)]
+    for layer in layers_to_refit(cut):
+        index = layer.node.index
+        weights |= refitted(calibration.trace, calibration.taps[index], calibration.statistics[index], removed)
+    return removed, weights
+
+
+def runnable(source: Source) -> onnx.ModelProto | Path:
+    """The file where there is one (onnxruntime reads any size), else the model."""
+    return source.model if source.path is None else source.path
+
+
+def stamp(model: onnx.ModelProto, plan: Plan) -> None:
+    """Say in the model's metadata what was done to it."""
+    values = {"version": VERSION, "plan": plan.summary(), "source_sha256": plan.source_sha256}
+    names = {METADATA + name for name in values}
+    for entry in [e for e in model.metadata_props if e.key in names]:
+        model.metadata_props.remove(entry)
+    for name, value in values.items():
+        model.metadata_props.add(key=METADATA + name, value=value)
