@@ -45,6 +45,7 @@ from reap_onnx.report.summary import (
 )
 from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, random_feeds
+from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.steps import (
@@ -457,7 +458,10 @@ def _carry_out(
             comparison = compare_models(*sessions, judged, batch=options.batch, latency_batches=timed, advance=advance)
         if limit is not None:
             with run.stage("measuring latency"):
-                latency = confirm_latency(limit, *sessions, samples_of(judged, batch), batch)
+                feeds_timed = samples_of(judged, batch)
+                originals = load_sessions(runnable(source), options.providers, feeds_timed)
+                again = [Session(pruned, options.providers) for _ in originals]
+                latency = confirm_latency(limit, originals, again, feeds_timed, batch)
             comparison = replace(comparison, latency=(latency,))
     if output is not None:
         full = passes_in_full(source.model)

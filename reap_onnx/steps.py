@@ -40,9 +40,10 @@ from reap_onnx.report.summary import (
 )
 from reap_onnx.runtime.compare import samples_of
 from reap_onnx.runtime.feeds import fixed_batch, one_run, probe_feeds, probe_shapes
+from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
-from reap_onnx.runtime.session import Session, probe, probe_sizes
+from reap_onnx.runtime.session import probe, probe_sizes
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
 from reap_onnx.version import VERSION
 
@@ -200,8 +201,8 @@ def allocate_widths(
                 profile = profile_model(runnable(source), feeds, options.providers)
                 cost = latency_cost(trace, groups, curves, timer, profile, batch, advance)
             if target.budget(profile.run) < profile.run:
-                original = Session(runnable(source), options.providers)
-                budgets.append(latency_budget(calibration, target, cost, original, feeds, batch, trials.append))
+                originals = load_sessions(runnable(source), options.providers, feeds)
+                budgets.append(latency_budget(calibration, target, cost, originals, feeds, batch, trials.append))
     finally:
         timer.save()
     with run.stage("allocation"):

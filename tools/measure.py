@@ -53,7 +53,7 @@ from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Accumulator
 from reap_onnx.numerics.path import Path as RemovalPath
 from reap_onnx.numerics.path import Problem, ridge_of, scores
-from reap_onnx.runtime.latency import measure_latency
+from reap_onnx.runtime.latency import load_sessions, measure_latency, measure_sessions
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe
 
@@ -156,9 +156,10 @@ def latency_target(options: argparse.Namespace) -> None:
             start = time.perf_counter()
             result = prune(options.model, data, wanted, output=options.save, force=True)
             seconds = time.perf_counter() - start
-        sessions = Session(options.model), Session(result.model)
         feeds = noise(options.model, 1, seed)
-        measured = measure_latency(*sessions, feeds, batch=1, rounds=200, seconds=15.0)
+        originals = load_sessions(options.model, ("cpu",), feeds)
+        again = [Session(result.model) for _ in originals]
+        measured = measure_sessions(originals, again, feeds, batch=1, rounds=200, seconds=15.0)
         summary = result.summary
         assert summary.latency is not None
         report(

@@ -31,6 +31,8 @@ class Budget:
         The true cost of kept units, where the cost is a model; None where it is exact.
     aim, near
         Shares of ``most``: what is aimed at by the next trial, and from which on the search is over.
+    confirm
+        As ``trial``, but measured for longer, of what would be the answer; None where ``trial`` says it all.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Budget:
     trial: Callable[[Ints], float] | None = None
     aim: float = 1.0
     near: float = 1.0
+    confirm: Callable[[Ints], float] | None = None
 
 
 def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:
@@ -50,7 +53,7 @@ def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:
     Returns
     -------
     (G,) int64
-        Kept units: of the widths tried that keep within all budgets those of least error.
+        Kept units: of the widths tried that keep within all budgets, and are confirmed to, those of least error.
 
     Raises
     ------
@@ -67,11 +70,19 @@ def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:
         values = tried[tuple(kept)] = [search.measure(kept) for search in searches]
         done = [search.learn(kept, value) for search, value in zip(searches, values, strict=True)]
         if all(done):
-            break
+            values = tried[tuple(kept)] = [
+                search.confirm(kept, value) for search, value in zip(searches, values, strict=True)
+            ]
+            if all(map(_Search.fits, searches, values)):
+                return kept
+            for search, value in zip(searches, values, strict=True):
+                search.learn(kept, value)
     fitting = [np.array(kept) for kept, values in tried.items() if all(map(_Search.fits, searches, values))]
-    if not fitting:
-        _refuse(searches, list(tried.values()))
-    return min(fitting, key=lambda kept: _error(curves, kept))
+    for kept in sorted(fitting, key=lambda kept: _error(curves, kept)):
+        values = tried[tuple(kept)]
+        if all(search.fits(search.confirm(kept, value)) for search, value in zip(searches, values, strict=True)):
+            return kept
+    _refuse(searches, list(tried.values()))
 
 
 def _error(curves: Sequence[Curve], kept: Ints) -> float:
@@ -106,6 +117,10 @@ class _Search:
         """The true cost."""
         assert self.budget.trial is not None
         return self.budget.trial(kept)
+
+    def confirm(self, kept: Ints, value: float) -> float:
+        """The true cost measured for longer; ``value`` where that is it."""
+        return value if self.budget.confirm is None else self.budget.confirm(kept)
 
     def fits(self, value: float) -> bool:
         """Whether a true cost is within the budget."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from reap_onnx.numerics.allocate import Ints
 from reap_onnx.numerics.tables import TableCost
 from reap_onnx.options import Kind, Target
 from reap_onnx.report.summary import Latency
-from reap_onnx.runtime.latency import measure_latency
+from reap_onnx.runtime.latency import measure_sessions
 from reap_onnx.runtime.session import Session
 
 TURNS, SECONDS = 60, 6.0  # of a trial of the latency, whichever ends it
@@ -66,7 +67,7 @@ def latency_budget(
     calibration: Calibration,
     target: Target,
     cost: TableCost,
-    original: Session,
+    originals: Sequence[Session],
     feeds: dict[str, np.ndarray],
     batch: int,
     measured: Callable[[Latency], None],
@@ -77,6 +78,8 @@ def latency_budget(
     ----------
     cost
         What is predicted.
+    originals
+        The original, loaded once or more.
     feeds
         ``batch`` samples.
     measured
@@ -84,19 +87,21 @@ def latency_budget(
     """
     full = cost([len(group.units) for group in calibration.groups])
 
-    def trial(kept: Ints) -> float:
+    def trial(kept: Ints, effort: int = 1) -> float:
         model = Surgeon(calibration.trace, calibration.without_first(kept), {}).operate()
-        session = Session(model, original.providers)
-        latency = measure_latency(original, session, feeds, batch=batch, rounds=TURNS, seconds=SECONDS)
+        pruned = [Session(model, original.providers) for original in originals]
+        rounds, seconds = effort * TURNS, effort * SECONDS
+        latency = measure_sessions(originals, pruned, feeds, batch=batch, rounds=rounds, seconds=seconds)
         measured(latency)
         return latency.pruned_ms if target.absolute else latency.ratio * full
 
     most = target.budget(full)
-    return Budget("--latency", cost, most, trial, aim=1 - MARGIN * full / most, near=1 - NEAR * full / most)
+    aim, near = 1 - MARGIN * full / most, 1 - NEAR * full / most
+    return Budget("--latency", cost, most, trial, aim, near, partial(trial, effort=3))
 
 
 def confirm_latency(
-    target: Target, original: Session, pruned: Session, feeds: dict[str, np.ndarray], batch: int
+    target: Target, originals: Sequence[Session], pruned: Sequence[Session], feeds: dict[str, np.ndarray], batch: int
 ) -> Latency:
     """The latency of the result in turns with the original; where it is too long, all over again for longer.
 
@@ -106,7 +111,8 @@ def confirm_latency(
         It is longer than the target allows.
     """
     for effort in (1, 4):
-        latency = measure_latency(original, pruned, feeds, batch=batch, rounds=effort * TURNS, seconds=effort * SECONDS)
+        rounds, seconds = effort * TURNS, effort * SECONDS
+        latency = measure_sessions(originals, pruned, feeds, batch=batch, rounds=rounds, seconds=seconds)
         if latency.pruned_ms <= target.budget(latency.original_ms):
             return latency
     raise CheckError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
+import onnx
 
 from reap_onnx.errors import UsageError
 from reap_onnx.report.summary import Latency
@@ -14,6 +17,7 @@ from reap_onnx.runtime.session import Session
 
 _TURN = 0.005  # seconds
 _FEWEST = 3  # rounds, however long they take
+_SESSIONS, _QUICK = 5, 0.02  # of a model whose run takes less than these seconds
 
 
 def measure_latency(
@@ -67,6 +71,44 @@ def measure_latency(
         times_original.append(_turn(original, inputs, runs_original))
         times_pruned.append(_turn(pruned, inputs, runs_pruned))
     return Latency(batch, 1e3 * median(times_original), 1e3 * median(times_pruned), len(times_original))
+
+
+def load_sessions(
+    model: onnx.ModelProto | Path, providers: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> list[Session]:
+    """Load a model to be timed: where a run is quick, several times.
+
+    Two sessions of one model differ by some percent for as long as they live: where its weights and tensors came to
+    lie in memory decides how well they share the caches.
+
+    Raises
+    ------
+    ModelError
+        The model does not run on ``feeds``.
+    """
+    first, inputs = Session(model, providers), dict(feeds)
+    quick = _turn(first, inputs, 1) < _QUICK
+    return [first, *(Session(model, providers) for _ in range(_SESSIONS - 1 if quick else 0))]
+
+
+def measure_sessions(
+    originals: Sequence[Session],
+    pruned: Sequence[Session],
+    feeds: Mapping[str, np.ndarray],
+    *,
+    batch: int,
+    rounds: int,
+    seconds: float,
+) -> Latency:
+    """As :func:`measure_latency`, pair by pair of the sessions of both models: the pair whose ratio is the median.
+
+    ``rounds`` and ``seconds`` are those of all pairs together.
+    """
+    pairs = list(zip(originals, pruned, strict=False))
+    each, most = max(1, rounds // len(pairs)), seconds / len(pairs)
+    found = [measure_latency(*pair, feeds, batch=batch, rounds=each, seconds=most) for pair in pairs]
+    middle = sorted(found, key=lambda latency: latency.ratio)[len(found) // 2]
+    return replace(middle, rounds=sum(latency.rounds for latency in found))
 
 
 def _runs_in_a_turn(session: Session, feeds: dict[str, np.ndarray]) -> int:

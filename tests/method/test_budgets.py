@@ -59,6 +59,26 @@ def test_all_budgets_hold() -> None:
     assert 0.54 * whole < other(kept) + 0.1 * whole <= 0.6 * whole
 
 
+def test_what_is_not_confirmed_is_no_answer() -> None:
+    """The first trial flatters: what comes of it is measured again for longer, and is out."""
+    curves, cost = chain(np.random.default_rng(6))
+    full = cost([64] * 4)
+    trials: list[float] = []
+
+    def trial(kept: np.ndarray) -> float:
+        trials.append(cost(kept))
+        return cost(kept) * (0.8 if len(trials) == 1 else 1.0)
+
+    confirm, confirmed = counted(cost)
+    model = BilinearCost(0.8 * cost.factor, cost.in_fixed, cost.in_per_unit, cost.out_fixed, cost.out_per_unit)
+    budget = Budget("--latency", model, 0.6 * full, trial, 0.98, 0.95, confirm)
+    kept = meet_budgets(curves, [budget])
+    assert confirmed[0] > 0.6 * full
+    assert confirmed[-1] == cost(kept) <= 0.6 * full
+    with pytest.raises(TargetError, match="no network was found"):
+        meet_budgets(curves, [Budget("--latency", cost, 0.6 * full, cost, 0.97, 0.92, lambda _: full)])
+
+
 def test_a_budget_that_does_not_bind_costs_one_or_two_trials() -> None:
     curves, cost = chain(np.random.default_rng(3))
     full = cost([64] * 4)
