@@ -147,7 +147,12 @@ def table(options: argparse.Namespace) -> None:
     print(
         "commands. Points of top-1 below the dense network on all 10,000 test images, mean and standard deviation over"
     )
-    print("the seeds, each with its own calibration images; nothing trained after pruning, no labels seen.\n")
+    print("the seeds, each with its own calibration images; nothing trained after pruning, no labels seen.")
+    print(
+        "Output error: root mean square of the change of the outputs, over that of the outputs. Seconds are those of a"
+    )
+    print("shared machine.\n")
+    print("![drop over MACs kept](accuracy.svg)\n")
     print("| network | MACs kept | variant | images | drop | output error | seeds | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for key, group in sorted(found.items(), key=lambda item: _order(item[0])):
