@@ -18,6 +18,7 @@ from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
+from reap_onnx.describe import cost_of, describe_targets, group_rows, reach, unmatched
 from reap_onnx.errors import CheckError, ModelError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.surgery import Surgeon
@@ -31,7 +32,6 @@ from reap_onnx.model.save import check_output, data_file, write_model, write_tex
 from reap_onnx.numerics.allocate import Ints
 from reap_onnx.options import Kind, PruneOptions, Target
 from reap_onnx.plan import Plan, read_plan
-from reap_onnx.report.describe import cost_of, describe_targets, group_rows, reach, unmatched
 from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Progress, Silent
 from reap_onnx.report.summary import (
@@ -237,9 +237,10 @@ def sweep(
     targets = _ordered(targets)
     with run.stage("reading the model"):
         source = load_model(model)
-    files = [None] * len(targets) if write is None else _make_places(Path(write), source, targets)
+    files = [None] * len(targets) if write is None else _places(Path(write), source, targets)
     for file in files:
-        _check_outputs(source, (data, evaluate), file, None, report, force)
+        place = file if file is None or file.parent.is_dir() else file.parent
+        _check_outputs(source, (data, evaluate), place, None, report, force)
     options = replace(options or PruneOptions(targets[0]), target=targets[0])
     given = read(source, data, options, evaluate, images, samples, run)
     calibration = calibrate(given.trace, given.groups, given.dataset, given.options, run)
@@ -372,6 +373,7 @@ def _point(
     plan = given.plan(options, removed, weights)
     described = describe_targets((target,), trace)
     if file is not None:
+        _make_folder(file.parent)
         result = _carry_out(
             given.source, trace, given.groups, plan, run, feeds=given.feeds, judged=given.judged, options=options,
             target=described, output=file, keep_failed=False, plan_file=None, report=(),
@@ -406,12 +408,17 @@ def _ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
     return tuple(sorted(targets, key=lambda target: target.fraction or target.absolute or 0.0))
 
 
-def _make_places(folder: Path, source: Source, targets: Sequence[Target]) -> list[Path]:
-    """A file for the model of each target."""
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made: {error.strerror}", "choose another place") from error
+
+
+def _places(folder: Path, source: Source, targets: Sequence[Target]) -> list[Path]:
+    """A file for the model of each target, in a folder that is there or can be made."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: cannot be made: it is a file", "choose another place")
     stem = Path(source.name).stem or "model"
     return [folder / f"{stem}-{target.kind}-{target.fraction or target.absolute:g}.onnx" for target in targets]
 

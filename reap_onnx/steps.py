@@ -15,6 +15,7 @@ import onnx
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
+from reap_onnx.describe import unmatched
 from reap_onnx.errors import ModelError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group, find_groups
@@ -32,12 +33,8 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.allocate import Ints
 from reap_onnx.options import PruneOptions
 from reap_onnx.plan import Plan, make_plan
-from reap_onnx.report.describe import unmatched
 from reap_onnx.report.progress import Advance, Progress
-from reap_onnx.report.summary import (
-    Latency,
-    LatencySearch,
-)
+from reap_onnx.report.summary import Latency, LatencySearch
 from reap_onnx.runtime.compare import samples_of
 from reap_onnx.runtime.feeds import fixed_batch, one_run, probe_feeds, probe_shapes
 from reap_onnx.runtime.latency import load_sessions

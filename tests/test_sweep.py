@@ -65,6 +65,12 @@ def test_models_written_are_those_of_runs_of_their_own(tmp_path: Path) -> None:
         pipeline.sweep(tmp_path / "net.onnx", SAMPLES, TARGETS[:2], write=folder)
 
 
+def test_a_sweep_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(TargetError):
+        pipeline.sweep(residual_net(), SAMPLES, [Target("macs", 0.001), Target("macs", 0.002)], write=tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 def test_what_is_out_of_reach_is_left_out_and_said() -> None:
     found = pipeline.sweep(residual_net(), SAMPLES, [Target("macs", 0.001), Target("macs", 0.8)])
     assert len(found.points) == 1

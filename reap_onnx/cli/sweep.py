@@ -12,7 +12,7 @@ from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
-from reap_onnx.options import Kind, PruneOptions, Target
+from reap_onnx.options import Kind, PruneOptions, Target, parse_memory
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -77,6 +77,7 @@ def sweep(
     max_cut: flags.MaxCut = 0.9,
     min_channels: flags.MinChannels = 1,
     effort: flags.Effort = "default",
+    memory: flags.Memory = None,
     provider: flags.Providers = None,
     report: flags.Report = None,
     json: flags.Json = False,
@@ -94,6 +95,7 @@ def sweep(
         batch=batch,
         latency_batch=latency_batch,
         providers=tuple(provider or ("cpu",)),
+        memory=None if memory is None else parse_memory(memory),
         method=flags.read_effort(effort),
     )
     images = flags.image_options(

@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,9 +118,16 @@ class OperatorTimer:
         self._environment = _environment(providers)
         name = hashlib.sha256(json.dumps(self._environment, sort_keys=True).encode()).hexdigest()[:16]
         self.file = (folder or cache_folder()) / f"latency-{name}.json"
-        self._reference = Session(_REFERENCE.model(), providers)
-        self._pace, self._known = self._read()
         self._new = False
+
+    @cached_property
+    def _reference(self) -> Session:
+        return Session(_REFERENCE.model(), self._providers)
+
+    @cached_property
+    def _kept(self) -> tuple[float, dict[str, Timing]]:
+        """Seconds of the reference, and the times known: read, or begun, when the first time is asked for."""
+        return self._read()
 
     def __call__(self, operator: Operator) -> Timing:
         """How long an operator takes.
@@ -130,27 +138,29 @@ class OperatorTimer:
             onnxruntime does not run it.
         """
         key = operator.key
-        if key not in self._known:
+        pace, known = self._kept
+        if key not in known:
             paces: list[float] = []
             events = _run_profiled(
                 operator.model(), operator.feeds(), self._providers, lambda: paces.append(self._time_reference())
             )
-            slow = _typical(paces[_COLD:]) / self._pace
+            slow = _typical(paces[_COLD:]) / pace
             times = {op: _typical(of_node) / 1e3 / slow for (op, _), of_node in _kernels(events).items()}
             before, after = times.pop(_BEFORE, 0.0), times.pop(_AFTER, 0.0)
-            self._known[key] = Timing(max(sum(times.values()), _LEAST), before, after)
+            known[key] = Timing(max(sum(times.values()), _LEAST), before, after)
             self._new = True
-        return self._known[key]
+        return known[key]
 
     def save(self) -> None:
         """Keep the times for the next run, with those kept meanwhile by others; a full disk is no reason to fail."""
         if not self._new:
             return
-        known = self._read()[1] | self._known
+        pace, times = self._kept
+        known = self._read()[1] | times
         document = {
             "format": FORMAT,
             "environment": self._environment,
-            "reference_seconds": self._pace,
+            "reference_seconds": pace,
             "milliseconds": known,
         }
         with contextlib.suppress(OSError, OutputError):

@@ -67,7 +67,10 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
             "--dry-run "
             "--plan --keep-failed --force --report --json --quiet -q",
         ),
-        (["sweep"], "MODEL --data --macs --params --size --latency --write --report --round-to --eval-data --json"),
+        (
+            ["sweep"],
+            "MODEL --data --macs --params --size --latency --memory --write --report --round-to --eval-data --json",
+        ),
         (["apply"], "MODEL PLAN --output -o --force"),
         (["compare"], "ORIGINAL PRUNED --data --samples --seed --batch --provider --latency-batch --mean --json"),
         (["demo"], "--output --json"),

@@ -15,10 +15,7 @@ from reap_onnx.method.costs import describe_latency, total
 from reap_onnx.model.network import Network
 from reap_onnx.model.size import byte_size
 from reap_onnx.options import Target
-from reap_onnx.report.summary import (
-    Cost,
-    GroupRow,
-)
+from reap_onnx.report.summary import Cost, GroupRow
 
 
 def cost_of(network: Network) -> Cost:
