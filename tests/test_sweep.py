@@ -154,6 +154,8 @@ def test_the_command(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--macs", "0.5"], 2, "two or more"),
         (["--macs", "0.3:0.9"], 2, "no range of shares"),
         (["--macs", "0.3:x:2"], 2, "no range of shares"),
+        (["--macs", "0.9:0.3:0"], 2, "no range of shares"),
+        (["--macs", "0.3:0.9:1000000000"], 2, "no range of shares"),
         (["--macs", "0.5,half"], 2, "'half' is not a number"),
         (["--macs", "0.001,0.002"], 3, "smallest that can be reached"),
         (["--macs", "0.5,0.6", "--write", "net.onnx"], 1, "net.onnx: cannot be made"),

@@ -23,6 +23,7 @@ EXAMPLES = """Examples:
 
 Exit status: 0 done; 1 expected failure; 2 wrong usage; 3 no target can be met, or a check failed; 70 a bug."""
 
+MOST = 1000  # targets of a range
 _BUDGETS = "shares, 0.3,0.5,0.7, or FROM:TO:NUMBER, 0.3:0.9:7"
 _PANEL = "Targets, of one kind"
 
@@ -127,7 +128,11 @@ def _targets(texts: dict[Kind, str | None]) -> tuple[Target, ...]:
         return tuple(Target.parse(kind, part) for part in text.split(","))
     try:
         low, high, number = text.split(":")
+        if not 2 <= int(number) <= MOST:
+            raise ValueError("a range has an end and a beginning")
         shares = np.linspace(float(low), float(high), int(number)).round(6).tolist()
     except ValueError:
-        raise UsageError(f"--{kind} {text!r} is no range of shares", "FROM:TO:NUMBER, as 0.3:0.9:7") from None
+        raise UsageError(
+            f"--{kind} {text!r} is no range of shares", f"FROM:TO:NUMBER, 2 to {MOST} of them, as 0.3:0.9:7"
+        ) from None
     return tuple(Target(kind, fraction=share) for share in shares)
