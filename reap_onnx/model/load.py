@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped,u
 
 from reap_onnx.errors import ModelError
 from reap_onnx.model.normalise import normalise
-from reap_onnx.model.size import apart, digest, skeleton, tensors
+from reap_onnx.model.size import apart, digest, tensors, weights_as_inputs
 
 
 @dataclass(frozen=True)
@@ -102,22 +102,7 @@ def _read(path: Path) -> onnx.ModelProto:
 def _check(model: onnx.ModelProto, file: str | None, name: str) -> None:
     """The model is valid; only from its path does onnx find external data, and a large one is checked by its graph."""
     try:
-        onnx.checker.check_model(_without_weights(model) if apart(model) else file or model)
+        onnx.checker.check_model(weights_as_inputs(model) if apart(model) else file or model)
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{name}: not a valid ONNX model: {reason}", "does onnx.checker accept it?") from error
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A large model with inputs in the place of its weights."""
-    light, declared = skeleton(model), {value.name for value in model.graph.input}
-    weights = {tensor.name: tensor for tensor in apart(model)}
-    small = [tensor for tensor in light.graph.initializer if tensor.name not in weights]
-    del light.graph.initializer[:]
-    light.graph.initializer.extend(small)
-    light.graph.input.extend(
-        onnx.helper.make_tensor_value_info(name, weight.data_type, weight.dims)
-        for name, weight in weights.items()
-        if name not in declared
-    )
-    return light

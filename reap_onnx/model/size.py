@@ -91,6 +91,21 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
+def weights_as_inputs(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model; of a large one with inputs in the place of its weights, which then nobody copies."""
+    light, declared = skeleton(model), {value.name for value in model.graph.input}
+    weights = {tensor.name: tensor for tensor in apart(model)}
+    small = [tensor for tensor in light.graph.initializer if tensor.name not in weights]
+    del light.graph.initializer[:]
+    light.graph.initializer.extend(small)
+    light.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, weight.data_type, weight.dims)
+        for name, weight in weights.items()
+        if name not in declared
+    )
+    return light
+
+
 def _copy_fields(source: Message, target: Message, *, but: str) -> None:
     for field, value in source.ListFields():
         if field.name == but:

@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from reap_onnx.data.dataset import InputSpec, input_specs
 from reap_onnx.errors import ModelError, UsageError
-from reap_onnx.model.size import apart, skeleton
+from reap_onnx.model.size import apart, skeleton, weights_as_inputs
 
 
 class Session:
@@ -56,6 +56,7 @@ class Session:
         profile: str = "",
     ) -> None:
         self.weights: dict[str, np.ndarray] = {}  # of a large model
+        self._beside: dict[str, np.ndarray] = {}  # those that every run is given
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -80,17 +81,21 @@ class Session:
     def _source(
         self, model: onnx.ModelProto | str | Path, options: ort.SessionOptions, expose: Sequence[str]
     ) -> str | bytes:
-        """What onnxruntime is given; the weights of a large model go beside it, as arrays."""
+        """What onnxruntime is given; the weights of a large model go beside it, as arrays.
+
+        Where nothing is optimised they are inputs: onnxruntime copies what it is given as weights.
+        """
         if not isinstance(model, onnx.ModelProto):
             return str(model)
         self.weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in apart(model)}
-        if self.weights:
-            self._values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in self.weights.values()]
-            options.add_external_initializers(list(self.weights), self._values)
-        light = skeleton(model)
+        light = weights_as_inputs(model) if expose else skeleton(model)
         if expose:
+            self._beside = self.weights
             del light.graph.output[:]
             light.graph.output.extend(onnx.ValueInfoProto(name=name) for name in expose)
+        elif self.weights:
+            self._values = [ort.OrtValue.ortvalue_from_numpy(weight) for weight in self.weights.values()]
+            options.add_external_initializers(list(self.weights), self._values)
         serialised: bytes = light.SerializeToString()
         return serialised
 
@@ -106,7 +111,7 @@ class Session:
         for name in (spec.name for spec in self.inputs if spec.name in known and not spec.shape):
             known[name] = np.asarray(known[name]).reshape(-1)[0:1].reshape(())
         try:
-            return dict(zip(wanted, self._session.run(wanted, known), strict=True))
+            return dict(zip(wanted, self._session.run(wanted, known | self._beside), strict=True))
         except Exception as error:
             raise ModelError(f"onnxruntime does not run the model: {_one_line(error)}", _HINT) from error
 
