@@ -175,6 +175,7 @@ def prune(
     if not all(_asks_nothing(target, trace) for target in options.targets):
         calibration = calibrate(trace, given.groups, given.dataset, options, run)
         kept, search = allocate_widths(calibration, given, options, run)
+        calibration = replace(calibration, statistics={})  # which may take gigabytes, and have said all they know
         removed, weights = refit(calibration, kept, options, run)
     return _carry_out(
         source,

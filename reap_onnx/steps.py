@@ -30,6 +30,7 @@ from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.load import Source
 from reap_onnx.model.network import Network, Slot
+from reap_onnx.model.size import skeleton
 from reap_onnx.numerics.allocate import Ints
 from reap_onnx.options import PruneOptions
 from reap_onnx.plan import Plan, make_plan
@@ -126,7 +127,7 @@ def trace_model(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequ
     """
     feeds = probe_feeds(input_specs(source.model), shapes)
     try:
-        network = Network(source.model, probe(source.model, feeds), probe_sizes(source.model, feeds))
+        network = Network(skeleton(source.model), probe(source.model, feeds), probe_sizes(source.model, feeds))
         return Trace(network, freeze)
     except ModelError as error:
         raise ModelError(f"{source.name}: {error}", error.hint) from error

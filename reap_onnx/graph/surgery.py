@@ -13,6 +13,7 @@ from reap_onnx.graph.sizes import Axis, Element
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.model.quantized import find_quantized, places, stored
+from reap_onnx.model.size import fill
 from reap_onnx.ops.registry import find_rule
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class Surgeon:
                 if isinstance(number.origin, Element) and number.sizes:
                     self._rewrite(number.origin, number.sizes[0])
         model = with_constants(network, self._constants, self._attributes)
+        fill(model, network.weights)
         if len(self._removed):
             self._mend_value_info(model)
         return model

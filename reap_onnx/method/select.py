@@ -118,7 +118,7 @@ class Sensitivity:
         return replace(path, weight=damage / error)
 
     def _outputs(self, model: onnx.ModelProto) -> dict[str, np.ndarray]:
-        session = Session(model, self._options.providers)
+        session = Session(model, self._options.providers, weights=self._trace.network.weights)
         runs = [session.run(feeds) for feeds in self._dataset.batches(self._options.batch)]
         floats = [n for n in session.outputs if isinstance(runs[0][n], np.ndarray) and runs[0][n].dtype.kind == "f"]
         return {name: np.concatenate([np.ravel(run[name]) for run in runs]).astype(float) for name in floats}

@@ -70,7 +70,7 @@ class Network:
     Parameters
     ----------
     proto
-        The model; never changed.
+        The model, or its skeleton (see ``reap_onnx.model.size``); never changed.
     values
         Every tensor of the graph as one run computed it (see ``reap_onnx.runtime.probe``).
     sizes
@@ -117,6 +117,12 @@ class Network:
             if not random and all(name in fixed for name in (*node.inputs, *node.captured) if name):
                 fixed.update(name for name in node.outputs if name)
         return fixed
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Constants that a skeleton has no data of, by name."""
+        external = onnx.TensorProto.EXTERNAL
+        return {t.name: self.constants[t.name] for t in self.proto.graph.initializer if t.data_location == external}
 
     @property
     def opset(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
 from google.protobuf.message import Message  # type: ignore[import-untyped,unused-ignore]
 
@@ -47,22 +48,43 @@ def byte_size(model: onnx.ModelProto) -> int:
 
 
 def apart(model: onnx.ModelProto) -> list[onnx.TensorProto]:
-    """Weights of a large model that its :func:`skeleton` has no data of.
+    """Weights that a :func:`skeleton` has no data of: those of a large model, and those that ``model`` itself lacks.
 
     Only what onnxruntime takes as an array and misses: what is read, of types that numpy has; whole numbers in a vector
     may be shapes, which it must see.
     """
-    if stored(model) < APART_FROM:
-        return []
-    read = _read(model.graph)
+    large = stored(model) >= APART_FROM
+    read = _read(model.graph) if large else set()
     return [
         tensor
         for tensor in model.graph.initializer
-        if tensor.name in read
-        and tensor.HasField("raw_data")
-        and _bytes(tensor) >= INLINE
-        and tensor.data_type in (_FLOATS if len(tensor.dims) < 2 else _FLOATS + _WHOLE)
+        if is_elsewhere(tensor)
+        or (
+            tensor.name in read
+            and tensor.HasField("raw_data")
+            and _bytes(tensor) >= INLINE
+            and tensor.data_type in (_FLOATS if len(tensor.dims) < 2 else _FLOATS + _WHOLE)
+        )
     ]
+
+
+def is_elsewhere(tensor: onnx.TensorProto) -> bool:
+    """Whether the data of a weight are not with it."""
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def arrays(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The data of :func:`apart`, by name; ``weights`` has those that are elsewhere."""
+    return {t.name: weights[t.name] if is_elsewhere(t) else onnx.numpy_helper.to_array(t) for t in apart(model)}
+
+
+def fill(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
+    """Give a model the data of its weights that are elsewhere, in place."""
+    for tensor in model.graph.initializer:
+        if is_elsewhere(tensor):
+            doc = tensor.doc_string
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name], tensor.name))
+            tensor.doc_string = doc
 
 
 def _read(graph: onnx.GraphProto) -> set[str]:
@@ -85,7 +107,13 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.name in without:
             entry = onnx.StringStringEntryProto(key="location", value="memory")
             place = {"data_location": onnx.TensorProto.EXTERNAL, "external_data": [entry]}
-            copy.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, **place)
+            copy.graph.initializer.add(
+                name=tensor.name,
+                dims=tensor.dims,
+                data_type=tensor.data_type,
+                doc_string=tensor.doc_string,
+                **place,
+            )
         else:
             copy.graph.initializer.append(tensor)
     return copy

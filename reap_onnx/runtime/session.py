@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnxruntime as ort
 
 from reap_onnx.data.dataset import InputSpec, input_specs
 from reap_onnx.errors import ModelError, UsageError
-from reap_onnx.model.size import apart, skeleton, weights_as_inputs
+from reap_onnx.model.size import arrays, skeleton, weights_as_inputs
 
 
 class Session:
@@ -30,6 +31,8 @@ class Session:
     expose
         Tensors that are outputs instead of the model's own; the graph is not rewritten then: each is computed
         as written.
+    weights
+        Of a model that is a skeleton, those that it has no data of.
     profile
         Beginning of the name of a file that onnxruntime writes its times to (see :meth:`events`); none where empty.
 
@@ -53,6 +56,7 @@ class Session:
         threads: int | None = None,
         *,
         expose: Sequence[str] = (),
+        weights: Mapping[str, np.ndarray] = MappingProxyType({}),
         profile: str = "",
     ) -> None:
         self.weights: dict[str, np.ndarray] = {}  # of a large model
@@ -69,7 +73,9 @@ class Session:
             options.add_session_config_entry("session.disable_prepacking", "1")
         found = find_providers(providers)
         try:
-            self._session = ort.InferenceSession(self._source(model, options, expose), options, providers=found)
+            self._session = ort.InferenceSession(
+                self._source(model, options, expose, weights), options, providers=found
+            )
         except Exception as error:  # onnxruntime raises many types, none of them public
             hint = _HINT_UNKNOWN if "NOT_IMPLEMENTED" in str(error) else _HINT
             raise ModelError(f"onnxruntime does not load the model: {_one_line(error)}", hint) from error
@@ -79,7 +85,11 @@ class Session:
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
 
     def _source(
-        self, model: onnx.ModelProto | str | Path, options: ort.SessionOptions, expose: Sequence[str]
+        self,
+        model: onnx.ModelProto | str | Path,
+        options: ort.SessionOptions,
+        expose: Sequence[str],
+        weights: Mapping[str, np.ndarray],
     ) -> str | bytes:
         """What onnxruntime is given; the weights of a large model go beside it, as arrays.
 
@@ -87,7 +97,7 @@ class Session:
         """
         if not isinstance(model, onnx.ModelProto):
             return str(model)
-        self.weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in apart(model)}
+        self.weights = arrays(model, weights)
         light = weights_as_inputs(model) if expose else skeleton(model)
         if expose:
             self._beside = self.weights

@@ -88,7 +88,8 @@ class Stream(AbstractContextManager["Stream"]):
         held = [name for name in self._held[0] if name in self._network.producer] if self._held else []
         computed = [n for n in dict.fromkeys((*wanted, *cut)) if n in self._network.producer and n not in held]
         types = {name: (self._network.dtypes[name], len(self._network.shapes[name])) for name in held}
-        session = Session(part(model, computed, types), self._providers) if computed else None
+        piece, weights = part(model, computed, types) if computed else None, self._network.weights
+        session = None if piece is None else Session(piece, self._providers, weights=weights)
         past, self._spill = self._spill, None
         room = self._memory - sum(map(_in_memory, self._held)) if held else self._memory
         try:

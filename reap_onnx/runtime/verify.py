@@ -48,7 +48,8 @@ def wiring_error(
     CheckError
         The pruned graph does not run, or an output has another shape or type.
     """
-    masked = Session(mask_channels(trace, removed, masked_weights(trace, removed)), providers)
+    masks = mask_channels(trace, removed, masked_weights(trace, removed))
+    masked = Session(masks, providers, weights=trace.network.weights)
     try:
         pruned = Session(Surgeon(trace, removed, {}).operate(), providers)
         return difference(masked.run(feeds), pruned.run(feeds))
