@@ -23,6 +23,8 @@ EXAMPLES = """Examples:
 
   reap-onnx prune model.onnx -o pruned.onnx --data samples.npz --latency 0.6 --size 4MB
 
+  reap-onnx prune model.onnx -o pruned.onnx --stats stats.npz --macs 0.4
+
   reap-onnx prune model.onnx --data samples.npz --params 50% --dry-run --plan plan.json
 
 Exit status: 0 done; 1 expected failure; 2 wrong usage; 3 a check failed or the target cannot be met; 70 a bug."""
@@ -33,7 +35,8 @@ _TARGET, _OUTPUT = "Targets", "Output"
 def prune(
     model: flags.Model,
     *,
-    data: flags.Data,
+    data: flags.DataOrStats = None,
+    stats: flags.Stats = None,
     macs: Annotated[
         str | None,
         typer.Option(
@@ -122,6 +125,7 @@ def prune(
         dry_run=dry_run,
         keep_failed=keep_failed,
         evaluate=eval_data,
+        stats=stats,
         images=images,
         samples=samples,
         report=tuple(report or ()),

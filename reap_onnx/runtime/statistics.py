@@ -89,6 +89,7 @@ def collect(
     rows: int,
     seed: int,
     memory: int | None = None,
+    first: int = 0,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
     """Normal equations of every tap, and some of its rows where it is clipped; one a block, by the index of its node.
@@ -98,11 +99,13 @@ def collect(
     batches
         Tensors of the original network and of the present one, batch after batch.
     samples
-        Samples in all batches together.
+        Samples in all batches together, those of other shards included.
     rows
         Rows wanted per layer, over all samples; positions are sampled to reach it.
     memory
         Bytes that one layer may take, as for :class:`~reap_onnx.numerics.gram.Accumulator`.
+    first
+        Number of the first batch, where other shards have those before it.
 
     Notes
     -----
@@ -112,7 +115,7 @@ def collect(
     """
     wanted = max(1, round(rows / samples))
     sums: dict[int, list[_Block]] = {}
-    for number, (was, now) in enumerate(batches):
+    for number, (was, now) in enumerate(batches, first):
 
         def add(tap: Tap, number: int = number, was: Batch = was, now: Batch = now) -> None:
             index, total = tap.layer.node.index, was[tap.wanted]
@@ -136,15 +139,18 @@ def collect_dense(
     batch: int,
     rows: int,
     seed: int,
+    samples: int | None = None,
+    first: int = 0,
     providers: Sequence[str] = ("cpu",),
     memory: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
-    """As :func:`collect`, where the present network is the original one."""
+    """As :func:`collect`, where the present network is the original one; ``samples`` are those given by default."""
     wanted = [name for tap in taps for name in (tap.wanted, *tap.read)]
     with Stream(network, dataset, batch=batch, providers=providers) as stream:
         batches = ((tensors, tensors) for tensors in stream.run(network.proto, wanted))
-        return collect(taps, batches, samples=len(dataset), rows=rows, seed=seed, memory=memory, advance=advance)
+        total = len(dataset) if samples is None else samples
+        return collect(taps, batches, samples=total, rows=rows, seed=seed, memory=memory, first=first, advance=advance)
 
 
 def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
