@@ -8,6 +8,7 @@ from __future__ import annotations
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.errors import (
     CheckError,
+    ClusterError,
     DataError,
     ModelError,
     OutputError,
@@ -41,6 +42,7 @@ __all__ = [
     "EFFORTS",
     "CalibrateResult",
     "CheckError",
+    "ClusterError",
     "Comparison",
     "DataError",
     "Frontier",

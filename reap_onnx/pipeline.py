@@ -46,6 +46,7 @@ from reap_onnx.report.summary import (
     Point,
     Summary,
 )
+from reap_onnx.runtime.cluster import workers_at
 from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, random_feeds
 from reap_onnx.runtime.latency import load_sessions
@@ -139,13 +140,14 @@ def calibrate(
     force: bool = False,
     images: ImageOptions | None = None,
     samples: int | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> CalibrateResult:
     """Measure all that does not depend on a target, once: normal equations, error paths, sensitivity.
 
     Parameters
     ----------
-    model, data, images, samples, progress
+    model, data, images, samples, dask, progress
         As for :func:`prune`.
     output
         Where the statistics go; None to write none. Until they are complete, ``OUTPUT.partial`` has what is measured
@@ -170,7 +172,8 @@ def calibrate(
     checkpoint = None if file is None else Checkpoint(file, origin)
     if checkpoint and force:
         checkpoint.remove()
-    found = measure(given, run, checkpoint=checkpoint)
+    with workers_at(dask) as workers:
+        found = measure(given, run, workers, checkpoint)
     stats = make_stats(origin, given.trace, found.paths, found.statistics, found.dataset)
     if file is not None:
         with run.stage("writing"):
@@ -204,6 +207,7 @@ def prune(
     evaluate: object = None,
     images: ImageOptions | None = None,
     samples: int | None = None,
+    dask: str | None = None,
     report: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> PruneResult:
@@ -235,6 +239,8 @@ def prune(
         Samples to report on, best with labels; those of ``data`` by default.
     images, samples
         How images become inputs; how many samples are used.
+    dask
+        Address of a dask scheduler whose workers calibrate; the result is the same. The refit stays in this process.
     report
         Reports to write, ``.html`` or ``.json``.
 
@@ -243,7 +249,7 @@ def prune(
     ReapError
         Of the kind that names what went wrong (see ``reap_onnx.errors``); nothing is written then.
     """
-    _check_samples(data, stats)
+    _check_samples(data, stats, dask)
     run = Run(progress or Silent())
     target_file = None if dry_run or output is None else Path(output)
     plan_file = None if plan is None else Path(plan)
@@ -255,7 +261,7 @@ def prune(
     options, trace = given.options, given.trace
     removed, weights, search = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None
     if not all(_asks_nothing(target, trace) for target in options.targets):
-        calibration = _calibration(given, stats, run)
+        calibration = _calibration(given, stats, run, dask)
         kept, search = allocate_widths(calibration, given, options, run)
         removed, weights = _refit(calibration, kept, options, run, in_full=data is not None)
     return _carry_out(
@@ -288,6 +294,7 @@ def sweep(
     evaluate: object = None,
     images: ImageOptions | None = None,
     samples: int | None = None,
+    dask: str | None = None,
     report: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Frontier:
@@ -300,7 +307,7 @@ def sweep(
 
     Parameters
     ----------
-    model, data, stats, evaluate, images, samples, report, progress
+    model, data, stats, evaluate, images, samples, dask, report, progress
         As for :func:`prune`.
     targets
         At least two different ones of one kind.
@@ -316,7 +323,7 @@ def sweep(
     ReapError
         As for :func:`prune`; a target that is out of reach is left out, unless all are.
     """
-    _check_samples(data, stats)
+    _check_samples(data, stats, dask)
     run = Run(progress or Silent())
     targets = _ordered(targets)
     with run.stage("reading the model"):
@@ -328,7 +335,7 @@ def sweep(
     options = replace(options or PruneOptions(targets[0]), target=targets[0])
     stats = _load_stats(stats, run)
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
-    calibration = _calibration(given, stats, run)
+    calibration = _calibration(given, stats, run, dask)
     points, notes, failure = list[Point](), list[str](), None
     for target, file in zip(targets, files, strict=True):
         asked = replace(given.options, target=target)
@@ -449,9 +456,11 @@ def demo(output: Path | str | None = None, *, force: bool = False, progress: Pro
 # -- statistics of an earlier run --------------------------------------------------------------------------------------
 
 
-def _check_samples(data: object, stats: object) -> None:
+def _check_samples(data: object, stats: object, dask: str | None) -> None:
     if data is None and stats is None:
         raise UsageError("no samples", "give --data SOURCE, or --stats FILE of an earlier calibration, or both")
+    if stats is not None and dask is not None:
+        raise UsageError("--dask has nothing to do: --stats has been measured already", "leave out one of them")
 
 
 def _load_stats(stats: Stats | Path | str | None, run: Run) -> Stats | None:
@@ -466,10 +475,11 @@ def _samples_of(stats: Stats | None, data: object) -> object:
     return stats.samples if data is None and stats is not None else data
 
 
-def _calibration(given: Given, stats: Stats | None, run: Run) -> Calibration:
+def _calibration(given: Given, stats: Stats | None, run: Run, dask: str | None) -> Calibration:
     """Measured now, or read."""
     if stats is None:
-        return measure(given, run)
+        with workers_at(dask) as workers:
+            return measure(given, run, workers)
     check_origin(stats, given.source.sha256, given.source.name, given.options)
     return read_calibration(stats, given, run)
 

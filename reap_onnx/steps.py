@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from reap_onnx.method.costs import exact_budget, latency_budget, size_budget
 from reap_onnx.method.latency import find_steps, latency_cost
 from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
-from reap_onnx.method.select import GroupPath, Sensitivity, Statistics, curve, error_paths
+from reap_onnx.method.select import Sensitivity, Statistics, curve, error_paths, weighed
 from reap_onnx.model.load import Source
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.allocate import Ints
@@ -152,12 +152,11 @@ def measure(given: Given, run: Run, workers: Workers = HERE, checkpoint: Checkpo
     statistics = _statistics(trace, taps, dataset, options, run, workers, checkpoint)
     run.notes += solved_by_rows(trace, statistics)
     with run.stage("error paths", len(prunable)) as advance:
-        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance)
+        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance, workers)
     if method.sensitivity_samples:
         few = dataset.first(options.batch * math.ceil(method.sensitivity_samples / options.batch))
         with run.stage("sensitivity", len(paths)) as advance:
-            sensitivity = Sensitivity(trace, taps, statistics, few, options)
-            paths = [_weighed(sensitivity, path, advance) for path in paths]
+            paths = weighed(Sensitivity(trace, taps, few, options), paths, statistics, advance, workers)
     return Calibration(trace, tuple(paths), taps, statistics, dataset)
 
 
@@ -212,12 +211,6 @@ def _statistics(
             if checkpoint:
                 checkpoint.save(number, trace, sums)
     return sums
-
-
-def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:
-    weighed = sensitivity.weigh(path)
-    advance(1)
-    return weighed
 
 
 def allocate_widths(

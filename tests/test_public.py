@@ -13,7 +13,7 @@ from reap_onnx import errors
 
 PACKAGE = Path(reap_onnx.__file__).parent
 ROOT = Path(__file__).parent.parent
-BANNED = {"onnxruntime": "runtime", "onnx_graphsurgeon": "model"}
+BANNED = {"onnxruntime": "runtime", "dask": "runtime", "distributed": "runtime", "onnx_graphsurgeon": "model"}
 
 
 def test_the_public_surface_is_what_it_says() -> None:

@@ -41,6 +41,7 @@ def calibrate(
     effort: flags.Effort = "default",
     memory: flags.Memory = None,
     provider: flags.Providers = None,
+    dask: flags.Dask = None,
     force: flags.Force = False,
     json: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -68,6 +69,7 @@ def calibrate(
         force=force,
         images=images,
         samples=samples,
+        dask=dask,
         progress=progress_on_stderr(quiet),
     )
     show(result.report, json=json)

@@ -65,6 +65,15 @@ Providers: TypeAlias = Annotated[
         "cpu by default.",
     ),
 ]
+Dask: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Dask scheduler, as tcp://host:8786, whose workers calibrate; see docs/distributed.md. A refit stays in "
+        "this process.",
+    ),
+]
 Memory: TypeAlias = Annotated[
     str | None,
     typer.Option(

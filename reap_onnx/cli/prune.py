@@ -83,6 +83,7 @@ def prune(
     effort: flags.Effort = "default",
     memory: flags.Memory = None,
     provider: flags.Providers = None,
+    dask: flags.Dask = None,
     force: flags.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no model.", rich_help_panel=_OUTPUT)] = False,
     plan: Annotated[
@@ -128,6 +129,7 @@ def prune(
         stats=stats,
         images=images,
         samples=samples,
+        dask=dask,
         report=tuple(report or ()),
         progress=progress_on_stderr(quiet),
     )

@@ -83,6 +83,7 @@ def sweep(
     effort: flags.Effort = "default",
     memory: flags.Memory = None,
     provider: flags.Providers = None,
+    dask: flags.Dask = None,
     report: flags.Report = None,
     json: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -116,6 +117,7 @@ def sweep(
         stats=stats,
         images=images,
         samples=samples,
+        dask=dask,
         report=tuple(report or ()),
         progress=progress_on_stderr(quiet),
     )
