@@ -28,7 +28,7 @@ from reap_onnx.runtime.shards import SHARD
 from reap_onnx.stats import Stats
 
 SAMPLES = images(450)  # three shards
-HALF = PruneOptions(Target("macs", 0.5))
+HALF = PruneOptions(Target("macs", 0.5), method=EFFORTS["fast"])
 
 
 def wide_net() -> onnx.ModelProto:
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stats")
     onnx.save(residual_net(), folder / "net.onnx")
     np.savez(folder / "samples.npz", image=SAMPLES)
-    pipeline.calibrate(folder / "net.onnx", SAMPLES, output=folder / "stats.npz")
+    pipeline.calibrate(folder / "net.onnx", SAMPLES, output=folder / "stats.npz", options=HALF)
     return folder
 
 
@@ -120,7 +120,7 @@ def test_statistics_alone_are_enough(place: Path) -> None:
 def test_a_sweep_reads_them(place: Path) -> None:
     targets = [Target("macs", share) for share in (0.4, 0.8)]
     swept = [
-        pipeline.sweep(place / "net.onnx", data, targets, stats=stats, evaluate=SAMPLES[:50], write=write)
+        pipeline.sweep(place / "net.onnx", data, targets, options=HALF, stats=stats, evaluate=SAMPLES[:50], write=write)
         for data, stats, write in ((SAMPLES, None, None), (None, place / "stats.npz", place / "models"))
     ]
     assert figures(swept[0]) == figures(swept[1])
@@ -168,12 +168,12 @@ def test_a_run_goes_on_where_it_was_interrupted(place: Path, tmp_path: Path, mon
     out = tmp_path / "stats.npz"
     for after in (SHARD + 60, 2 * SHARD + 20):
         with pytest.raises(KeyboardInterrupt):
-            pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, progress=Interrupted(after))
+            pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF, progress=Interrupted(after))
         assert {path.name for path in tmp_path.iterdir()} == {"stats.npz.partial"}
         with pytest.raises(StatsError, match="unfinished"):
             Stats.load(tmp_path / "stats.npz.partial")
     measured = count_shards(monkeypatch)
-    result = pipeline.calibrate(place / "net.onnx", SAMPLES, output=out)
+    result = pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF)
     assert measured == [2 * SHARD]
     assert any("from 2 of 3 shards" in note for note in result.report.notes)
     assert out.read_bytes() == (place / "stats.npz").read_bytes()
@@ -183,16 +183,16 @@ def test_a_run_goes_on_where_it_was_interrupted(place: Path, tmp_path: Path, mon
 def test_what_was_begun_otherwise_is_not_gone_on_with(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "stats.npz"
     with pytest.raises(KeyboardInterrupt):
-        pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, progress=Interrupted(SHARD + 60))
+        pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF, progress=Interrupted(SHARD + 60))
     begun = (tmp_path / "stats.npz.partial").read_bytes()
     other = replace(HALF, seed=1)
-    for data, options in ((SAMPLES, other), (SAMPLES[::-1], None), (SAMPLES[:449], None)):
+    for data, options in ((SAMPLES, other), (SAMPLES[::-1], HALF), (SAMPLES[:449], HALF)):
         with pytest.raises(OutputError, match="begun with another model, other samples or other options"):
             pipeline.calibrate(place / "net.onnx", data, output=out, options=options)
     (tmp_path / "stats.npz.partial").write_bytes(begun[:-10])
     with pytest.raises(OutputError, match="damaged"):
-        pipeline.calibrate(place / "net.onnx", SAMPLES, output=out)
-    pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, force=True)
+        pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF)
+    pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF, force=True)
     assert out.read_bytes() == (place / "stats.npz").read_bytes()
 
 
@@ -268,7 +268,7 @@ def test_statistics_that_do_not_fit_are_refused_in_a_line(
         ([net, "--stats", str(stats), "--seed", "1"], 2, "made with seed 0, this run has 1"),
         ([net, "--stats", str(stats), "--batch", "32"], 2, "made with batch 50, this run has 32"),
         ([net, "--stats", str(stats), "--memory", "4G"], 2, "made with memory"),
-        ([net, "--stats", str(stats), "--effort", "fast"], 2, "made with selection rows 32000, this run has 16000"),
+        ([net, "--stats", str(stats)], 2, "made with selection rows 16000, this run has 32000"),
         ([net, "--stats", str(stats), "--freeze", "stem"], 2, "made with freeze none, this run has stem"),
         ([net], 2, "no samples"),
     ]
@@ -284,7 +284,8 @@ def test_statistics_that_do_not_fit_are_refused_in_a_line(
 
 
 def test_effort_best_reads_what_default_measured(place: Path) -> None:
-    pipeline.prune(place / "net.onnx", None, replace(HALF, method=EFFORTS["best"]), stats=place / "stats.npz")
+    stats = pipeline.calibrate(place / "net.onnx", SAMPLES).stats
+    pipeline.prune(place / "net.onnx", None, replace(HALF, method=EFFORTS["best"]), stats=stats)
 
 
 def test_the_statistics_are_not_overwritten(place: Path) -> None:

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from reap_onnx.errors import ClusterError, ReapError
 from reap_onnx.runtime.shards import HERE, Workers
 from reap_onnx.version import VERSION
@@ -25,7 +27,7 @@ Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_ALONE = threading.Lock()  # a piece of work takes all cores of its worker, and limits the threads of its BLAS
+_ALONE = threading.Lock()  # one piece of work at a time has all threads of its worker
 
 
 @contextmanager
@@ -128,9 +130,11 @@ def _itself(shared: Shared) -> Shared:
 def _task(
     work: Callable[[Shared, Item, Callable[[int], None]], Result], shared: Shared, item: Item
 ) -> tuple[Result, int]:
-    """A piece of work on a worker, and how far it has come."""
+    """A piece of work on all threads of a worker, and how far it has come."""
+    from distributed import get_worker
+
     done: list[int] = []
-    with _ALONE:
+    with _ALONE, threadpool_limits(get_worker().state.nthreads, user_api="blas"):
         result = work(shared, item, done.append)
     return result, sum(done)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 import pytest
+from threadpoolctl import threadpool_info
 
 from nets import images, residual_net
 from reap_onnx import pipeline
@@ -30,7 +31,10 @@ HALF = PruneOptions(Target("macs", 0.5), method=EFFORTS["fast"])
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[Any]:
-    with distributed.LocalCluster(2, processes=True, threads_per_worker=1, dashboard_address="127.0.0.1:0") as local:
+    threads = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+    with distributed.LocalCluster(
+        2, processes=True, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+    ) as local:
         yield local
 
 
