@@ -279,7 +279,7 @@ def convolution(channels: int) -> tuple[Normal, np.ndarray]:
 
 
 def store(options: argparse.Namespace) -> None:
-    """Time the whole command: from samples, then another budget from the statistics, alone and with the samples."""
+    """Time the whole command: from samples, then another budget from the statistics alone."""
     for name in options.models:
         model = Path(name)
         with tempfile.TemporaryDirectory() as folder:
@@ -295,7 +295,6 @@ def store(options: argparse.Namespace) -> None:
                 "first": _command("prune", name, *samples, "--macs", "0.5", "--dry-run"),
                 "calibrate": _command("calibrate", name, *samples, "-o", stats),
                 "second": _command("prune", name, "--stats", stats, "--macs", "0.4", "--dry-run"),
-                "second_in_full": _command("prune", name, "--stats", stats, *samples, "--macs", "0.4", "--dry-run"),
                 "stats_mb": Path(stats).stat().st_size / 1e6,
                 "commit": commit(),
             }
@@ -404,7 +403,7 @@ def table(options: argparse.Namespace) -> None:
         print(f"| {' | '.join(map(str, cells))} | {row['lstsq_all'] / row['seconds']:,.0f} |")
     print(STORE)
     for row in (row for row in found if row["kind"] == "store"):
-        seconds = [f"{row[name]:.1f}" for name in ("first", "calibrate", "second", "second_in_full")]
+        seconds = [f"{row[name]:.1f}" for name in ("first", "calibrate", "second")]
         share = f"{row['second'] / row['first']:.1%}"
         cells = [row["model"], row["samples"], *seconds, share, f"{row['stats_mb']:.0f}"]
         print(f"| {' | '.join(map(str, cells))} |")
@@ -438,11 +437,10 @@ STORE = """
 ## A second budget
 
 Seconds of whole commands, the start of Python included: `prune --data` at half of the MACs; `calibrate`, which writes
-the statistics; then `prune --stats` at 0.4 of the MACs, from the statistics alone and with the samples, which refits in
-full; `prune --stats` over `prune --data`; the file of the statistics.
+the statistics; then `prune --stats` at 0.4 of the MACs, from the statistics alone.
 
-| network | samples | first | calibrate | second | second in full | second over first | statistics, MB |
-|---|---|---|---|---|---|---|---|"""
+| network | samples | first | calibrate | second | second over first | statistics, MB |
+|---|---|---|---|---|---|---|"""
 
 
 def main() -> None:
