@@ -8,25 +8,41 @@ from __future__ import annotations
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.errors import (
     CheckError,
+    ClusterError,
     DataError,
     ModelError,
     OutputError,
     PlanError,
     ReapError,
+    StatsError,
     TargetError,
     UsageError,
 )
 from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
-from reap_onnx.pipeline import InspectResult, PruneResult, apply, compare, demo, inspect, prune, sweep
+from reap_onnx.pipeline import (
+    CalibrateResult,
+    InspectResult,
+    PruneResult,
+    apply,
+    calibrate,
+    compare,
+    demo,
+    inspect,
+    prune,
+    sweep,
+)
 from reap_onnx.plan import Plan
 from reap_onnx.report.summary import Comparison, Frontier
+from reap_onnx.stats import Stats
 from reap_onnx.version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
     "EFFORTS",
+    "CalibrateResult",
     "CheckError",
+    "ClusterError",
     "Comparison",
     "DataError",
     "Frontier",
@@ -40,11 +56,14 @@ __all__ = [
     "PruneOptions",
     "PruneResult",
     "ReapError",
+    "Stats",
+    "StatsError",
     "Target",
     "TargetError",
     "UsageError",
     "__version__",
     "apply",
+    "calibrate",
     "compare",
     "demo",
     "inspect",

@@ -4,6 +4,8 @@
     |-- ModelError         1   the model cannot be read, is not valid, or does not run
     |-- DataError          1   the samples cannot be read or do not fit the model
     |-- PlanError          1   the plan cannot be read or is not for this model
+    |-- StatsError         1   the statistics cannot be read or are not for this model
+    |-- ClusterError       1   the dask cluster does not answer, or is lost
     |-- OutputError        1   the result cannot be written where it was asked for
     |-- UsageError         2   an option is wrong or options contradict each other
     |-- TargetError        3   the target cannot be met; nothing is written
@@ -43,6 +45,14 @@ class DataError(ReapError):
 
 class PlanError(ReapError):
     """The plan cannot be read or is not for this model."""
+
+
+class StatsError(ReapError):
+    """The statistics cannot be read or are not for this model."""
+
+
+class ClusterError(ReapError):
+    """The dask cluster does not answer, or is lost."""
 
 
 class OutputError(ReapError):

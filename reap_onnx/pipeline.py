@@ -20,6 +20,7 @@ from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
 from reap_onnx.describe import cost_of, describe_targets, group_rows, reach, unmatched
 from reap_onnx.errors import CheckError, ModelError, OutputError, PlanError, TargetError, UsageError
+from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.trace import Trace
@@ -35,26 +36,31 @@ from reap_onnx.plan import Plan, read_plan
 from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.progress import Progress, Silent
 from reap_onnx.report.summary import (
+    Calibrated,
     Comparison,
     Cost,
     Frontier,
+    GroupWeight,
     Inspection,
     LatencySearch,
     Point,
     Summary,
 )
+from reap_onnx.runtime.cluster import workers_at
 from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, random_feeds
 from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
+from reap_onnx.stats import Checkpoint, Stats, check_origin, make_stats, origin_of
 from reap_onnx.steps import (
     Given,
     Run,
     allocate_widths,
-    calibrate,
+    measure,
     quick_refit,
     read,
+    read_calibration,
     refit,
     runnable,
     stamp,
@@ -62,6 +68,8 @@ from reap_onnx.steps import (
 )
 
 SWEEP_TURNS = 10  # of each model in the latency of a point of a sweep
+_ALL = Target("macs", fraction=1.0)
+_FROM_STATS = "Layers are refitted from the statistics alone: with --data the model would be more accurate."
 _NOTHING = "the target asks for nothing: the model is unchanged"
 
 Model = str | Path | onnx.ModelProto
@@ -72,6 +80,14 @@ class InspectResult:
     """What :func:`inspect` returns."""
 
     inspection: Inspection
+
+
+@dataclass(frozen=True)
+class CalibrateResult:
+    """What :func:`calibrate` returns: what was measured, for :func:`prune` and :func:`sweep`, and what to say of it."""
+
+    stats: Stats
+    report: Calibrated
 
 
 @dataclass(frozen=True)
@@ -115,11 +131,74 @@ def inspect(
     return InspectResult(Inspection(source.name, cost_of(trace.network), rows, reach(trace, groups), notes))
 
 
+def calibrate(
+    model: Model,
+    data: object,
+    *,
+    output: Path | str | None = None,
+    options: PruneOptions | None = None,
+    force: bool = False,
+    images: ImageOptions | None = None,
+    samples: int | None = None,
+    dask: str | None = None,
+    progress: Progress | None = None,
+) -> CalibrateResult:
+    """Measure all that does not depend on a target, once: normal equations, error paths, sensitivity.
+
+    Parameters
+    ----------
+    model, data, images, samples, dask, progress
+        As for :func:`prune`.
+    output
+        Where the statistics go; None to write none. Until they are complete, ``OUTPUT.partial`` has what is measured
+        so far; a run that was interrupted or killed goes on from there when it is repeated.
+    options
+        All that the statistics depend on; the target in it does not count.
+    force
+        Overwrite ``output`` where it exists, and do not go on from an earlier run.
+
+    Raises
+    ------
+    ReapError
+        Of the kind that names what went wrong (see ``reap_onnx.errors``).
+    """
+    run = Run(progress or Silent())
+    file = None if output is None else Path(output)
+    with run.stage("reading the model"):
+        source = load_model(model)
+    _check_outputs(source, (data,), file, None, (), force)
+    given = read(source, data, options or PruneOptions(_ALL), None, images, samples, run)
+    origin = origin_of(source.sha256, given.options, given.dataset)
+    checkpoint = None if file is None else Checkpoint(file, origin)
+    if checkpoint and force:
+        checkpoint.remove()
+    with workers_at(dask) as workers:
+        found = measure(given, run, workers, checkpoint)
+    stats = make_stats(origin, given.trace, found.paths, found.statistics, found.dataset)
+    if file is not None:
+        with run.stage("writing"):
+            stats.save(file)
+    if checkpoint:
+        checkpoint.remove()
+    report = Calibrated(
+        source=source.name,
+        output="" if file is None else str(file),
+        size=0 if file is None else file.stat().st_size,
+        data=given.dataset.description,
+        layers=len(stats.layers),
+        groups=tuple(GroupWeight(path.group.name, path.group.width, path.weight) for path in found.paths),
+        seconds=run.seconds,
+        notes=tuple(run.notes),
+    )
+    return CalibrateResult(stats, report)
+
+
 def prune(
     model: Model,
     data: object,
     options: PruneOptions,
     *,
+    stats: Stats | Path | str | None = None,
     output: Path | str | None = None,
     force: bool = False,
     plan: Path | str | None = None,
@@ -128,6 +207,7 @@ def prune(
     evaluate: object = None,
     images: ImageOptions | None = None,
     samples: int | None = None,
+    dask: str | None = None,
     report: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> PruneResult:
@@ -138,9 +218,13 @@ def prune(
     model
         Path of an ONNX file, or the model itself; never changed.
     data
-        Unlabelled samples to calibrate with: anything that :func:`reap_onnx.data.load.load_dataset` takes.
+        Unlabelled samples to calibrate with: anything that :func:`reap_onnx.data.load.load_dataset` takes. None with
+        ``stats`` alone: layers are refitted from these, which takes seconds and costs accuracy.
     options
         The target, and what limits the choice.
+    stats
+        What :func:`calibrate` has measured on this model with the same options, or the file of it: nothing is
+        calibrated then.
     output
         Where the pruned model goes; None to write none.
     force
@@ -155,6 +239,8 @@ def prune(
         Samples to report on, best with labels; those of ``data`` by default.
     images, samples
         How images become inputs; how many samples are used.
+    dask
+        Address of a dask scheduler whose workers calibrate; the result is the same. The refit stays in this process.
     report
         Reports to write, ``.html`` or ``.json``.
 
@@ -163,20 +249,23 @@ def prune(
     ReapError
         Of the kind that names what went wrong (see ``reap_onnx.errors``); nothing is written then.
     """
+    _check_samples(data, stats, dask)
     run = Run(progress or Silent())
     target_file = None if dry_run or output is None else Path(output)
     plan_file = None if plan is None else Path(plan)
     with run.stage("reading the model"):
         source = load_model(model)
-    _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
-    given = read(source, data, options, evaluate, images, samples, run)
+    _check_outputs(source, (data, evaluate, stats), target_file, plan_file, report, force)
+    stats = _load_stats(stats, run)
+    given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
     options, trace = given.options, given.trace
     removed, weights, search = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None
     if not all(_asks_nothing(target, trace) for target in options.targets):
-        calibration = calibrate(trace, given.groups, given.dataset, options, run)
+        calibration = _calibration(given, stats, run, dask)
         kept, search = allocate_widths(calibration, given, options, run)
-        calibration = replace(calibration, statistics={})  # which may take gigabytes, and have said all they know
-        removed, weights = refit(calibration, kept, options, run)
+        if data is not None:
+            calibration = replace(calibration, statistics={})  # which may take gigabytes, and have said all they know
+        removed, weights = _refit(calibration, kept, options, run, in_full=data is not None)
     return _carry_out(
         source,
         trace,
@@ -201,11 +290,13 @@ def sweep(
     targets: Sequence[Target],
     *,
     options: PruneOptions | None = None,
+    stats: Stats | Path | str | None = None,
     write: Path | str | None = None,
     force: bool = False,
     evaluate: object = None,
     images: ImageOptions | None = None,
     samples: int | None = None,
+    dask: str | None = None,
     report: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Frontier:
@@ -218,7 +309,7 @@ def sweep(
 
     Parameters
     ----------
-    model, data, evaluate, images, samples, report, progress
+    model, data, stats, evaluate, images, samples, dask, report, progress
         As for :func:`prune`.
     targets
         At least two different ones of one kind.
@@ -234,6 +325,7 @@ def sweep(
     ReapError
         As for :func:`prune`; a target that is out of reach is left out, unless all are.
     """
+    _check_samples(data, stats, dask)
     run = Run(progress or Silent())
     targets = _ordered(targets)
     with run.stage("reading the model"):
@@ -241,10 +333,11 @@ def sweep(
     files = [None] * len(targets) if write is None else _places(Path(write), source, targets)
     for file in files:
         place = file if file is None or file.parent.is_dir() else file.parent
-        _check_outputs(source, (data, evaluate), place, None, report, force)
+        _check_outputs(source, (data, evaluate, stats), place, None, report, force)
     options = replace(options or PruneOptions(targets[0]), target=targets[0])
-    given = read(source, data, options, evaluate, images, samples, run)
-    calibration = calibrate(given.trace, given.groups, given.dataset, given.options, run)
+    stats = _load_stats(stats, run)
+    given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
+    calibration = _calibration(given, stats, run, dask)
     points, notes, failure = list[Point](), list[str](), None
     for target, file in zip(targets, files, strict=True):
         asked = replace(given.options, target=target)
@@ -254,12 +347,12 @@ def sweep(
             notes.append(f"{describe_targets((target,), given.trace)}: {error}")
             failure = error
             continue
-        points.append(_point(calibration, given, asked, kept, file, run))
+        points.append(_point(calibration, given, asked, kept, file, run, in_full=data is not None))
     if failure is not None and not points:
         raise failure
     frontier = Frontier(
         source.name, targets[0].kind, cost_of(given.trace.network), tuple(points), written=write is not None,
-        seconds=run.seconds, notes=tuple(notes),
+        seconds=run.seconds, notes=(*dict.fromkeys(run.notes), *notes),
     )  # fmt: skip
     for path in report:
         write_report(frontier, path)
@@ -362,15 +455,67 @@ def demo(output: Path | str | None = None, *, force: bool = False, progress: Pro
     )
 
 
+# -- statistics of an earlier run --------------------------------------------------------------------------------------
+
+
+def _check_samples(data: object, stats: object, dask: str | None) -> None:
+    if data is None and stats is None:
+        raise UsageError("no samples", "give --data SOURCE, or --stats FILE of an earlier calibration, or both")
+    if stats is not None and dask is not None:
+        raise UsageError("--dask has nothing to do: --stats has been measured already", "leave out one of them")
+
+
+def _load_stats(stats: Stats | Path | str | None, run: Run) -> Stats | None:
+    """The statistics that are given; None where the samples are to be calibrated on."""
+    if stats is None or isinstance(stats, Stats):
+        return stats
+    with run.stage("reading the statistics"):
+        return Stats.load(stats)
+
+
+def _samples_of(stats: Stats | None, data: object) -> object:
+    return stats.samples if data is None and stats is not None else data
+
+
+def _calibration(given: Given, stats: Stats | None, run: Run, dask: str | None) -> Calibration:
+    """Measured now, or read."""
+    if stats is None:
+        with workers_at(dask) as workers:
+            return measure(given, run, workers)
+    check_origin(stats, given.source.sha256, given.source.name, given.options)
+    return read_calibration(stats, given, run)
+
+
+def _refit(
+    calibration: Calibration, kept: Ints, options: PruneOptions, run: Run, *, in_full: bool
+) -> tuple[Labels, dict[Slot, np.ndarray]]:
+    """On the samples, in full; or on the statistics alone."""
+    if in_full:
+        return refit(calibration, kept, options, run)
+    run.notes.append(_FROM_STATS)
+    with run.stage("refit"):
+        return quick_refit(calibration, kept)
+
+
 # -- what comes out -------------------------------------------------------------------------------------------------
 
 
 def _point(
-    calibration: Calibration, given: Given, options: PruneOptions, kept: Ints, file: Path | None, run: Run
+    calibration: Calibration,
+    given: Given,
+    options: PruneOptions,
+    kept: Ints,
+    file: Path | None,
+    run: Run,
+    *,
+    in_full: bool,
 ) -> Point:
     """One budget of a sweep: refitted quickly, or in full, checked and written where a file is asked for."""
     trace, target = given.trace, options.targets[0]
-    removed, weights = quick_refit(calibration, kept) if file is None else refit(calibration, kept, options, run)
+    if file is None:
+        removed, weights = quick_refit(calibration, kept)
+    else:
+        removed, weights = _refit(calibration, kept, options, run, in_full=in_full)
     plan = given.plan(options, removed, weights)
     described = describe_targets((target,), trace)
     if file is not None:

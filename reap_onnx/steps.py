@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from reap_onnx.method.costs import exact_budget, latency_budget, size_budget
 from reap_onnx.method.latency import find_steps, latency_cost
 from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
-from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
+from reap_onnx.method.select import Sensitivity, Statistics, curve, error_paths, weighed
 from reap_onnx.model.load import Source
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.size import skeleton
@@ -42,7 +42,9 @@ from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import probe, probe_sizes
-from reap_onnx.runtime.statistics import Tap, collect_dense, normals, samples_needed
+from reap_onnx.runtime.shards import HERE, Measurement, Workers, cut_shards, measure_shard, merge_sums
+from reap_onnx.runtime.statistics import Tap, samples_needed
+from reap_onnx.stats import Checkpoint, Stats, read_stats
 from reap_onnx.version import VERSION
 
 CHECK_SAMPLES = 4
@@ -133,45 +135,83 @@ def trace_model(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequ
         raise ModelError(f"{source.name}: {error}", error.hint) from error
 
 
-def calibrate(trace: Trace, groups: Sequence[Group], dataset: Dataset, options: PruneOptions, run: Run) -> Calibration:
-    """Statistics, error paths, sensitivity: all that does not depend on the targets."""
-    prunable = [group for group in groups if not group.frozen]
-    if not prunable:
-        raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
-    method = options.method
-    taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(prunable)}
-    dataset = dataset.subset(np.random.default_rng(options.seed).permutation(len(dataset)))
-    enough = dataset.first(
-        samples_needed(list(taps.values()), trace.network.shapes, method.selection_rows, options.batch)
-    )
-    with run.stage("collecting statistics", len(enough)) as advance:
-        measured = collect_dense(
-            trace.network,
-            list(taps.values()),
-            enough,
-            batch=options.batch,
-            rows=method.selection_rows,
-            seed=options.seed,
-            providers=options.providers,
-            memory=memory_for_rows(options.memory) // 2,
-            advance=advance,
-        )
-    statistics = normals(measured)
+def measure(given: Given, run: Run, workers: Workers = HERE, checkpoint: Checkpoint | None = None) -> Calibration:
+    """Statistics, error paths, sensitivity: all that does not depend on the targets.
+
+    Parameters
+    ----------
+    given, run
+        The model, its samples, the options; who is told.
+    workers
+        Who measures.
+    checkpoint
+        Keeps what is measured as it grows, and has what an earlier run measured.
+    """
+    trace, options, method = given.trace, given.options, given.options.method
+    prunable, taps = _free(given.groups), _taps(trace, given.groups)
+    dataset = _shuffled(given.dataset, options.seed)
+    statistics = _statistics(trace, taps, dataset, options, run, workers, checkpoint)
     run.notes += solved_by_rows(trace, statistics)
     with run.stage("error paths", len(prunable)) as advance:
-        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance)
+        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance, workers)
     if method.sensitivity_samples:
         few = dataset.first(options.batch * math.ceil(method.sensitivity_samples / options.batch))
         with run.stage("sensitivity", len(paths)) as advance:
-            sensitivity = Sensitivity(trace, taps, statistics, few, options)
-            paths = [_weighed(sensitivity, path, advance) for path in paths]
+            paths = weighed(Sensitivity(trace, taps, few, options), paths, statistics, advance, workers)
     return Calibration(trace, tuple(paths), taps, statistics, dataset)
 
 
-def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int], None]) -> GroupPath:
-    weighed = sensitivity.weigh(path)
-    advance(1)
-    return weighed
+def read_calibration(stats: Stats, given: Given, run: Run) -> Calibration:
+    """What was measured by an earlier run; the samples to refit on are those at hand."""
+    paths, statistics = read_stats(stats, given.trace, given.groups)
+    run.notes += solved_by_rows(given.trace, statistics)
+    taps = _taps(given.trace, given.groups)
+    return Calibration(given.trace, paths, taps, statistics, _shuffled(given.dataset, given.options.seed))
+
+
+def _free(groups: Sequence[Group]) -> list[Group]:
+    free = [group for group in groups if not group.frozen]
+    if not free:
+        raise TargetError("no group of channels can be pruned", "reap-onnx inspect MODEL says why")
+    return free
+
+
+def _taps(trace: Trace, groups: Sequence[Group]) -> dict[int, Tap]:
+    return {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(_free(groups))}
+
+
+def _shuffled(dataset: Dataset, seed: int) -> Dataset:
+    return dataset.subset(np.random.default_rng(seed).permutation(len(dataset)))
+
+
+def _statistics(
+    trace: Trace,
+    taps: Mapping[int, Tap],
+    dataset: Dataset,
+    options: PruneOptions,
+    run: Run,
+    workers: Workers,
+    checkpoint: Checkpoint | None,
+) -> Statistics:
+    """Normal equations of all taps, shard by shard; shards that the checkpoint has are not measured again."""
+    rows, memory = options.method.selection_rows, memory_for_rows(options.memory) // 2
+    count = samples_needed(list(taps.values()), trace.network.shapes, rows, options.batch)
+    enough = dataset.first(count)
+    shards = cut_shards(enough, options.batch)
+    how = Measurement(
+        trace.network, tuple(taps.values()), len(enough), options.batch, rows, options.seed, options.providers, memory
+    )
+    sums: Statistics
+    done, sums = checkpoint.load(trace) if checkpoint else (0, {})
+    if done:
+        run.notes.append(f"Went on from {done} of {len(shards)} shards of samples that an earlier run measured.")
+    with run.stage("collecting statistics", len(enough)) as advance:
+        advance(sum(len(shard.dataset) for shard in shards[:done]))
+        for number, more in enumerate(workers.run(measure_shard, how, shards[done:], advance), done + 1):
+            sums = merge_sums(sums, more, memory)
+            if checkpoint:
+                checkpoint.save(number, trace, sums)
+    return sums
 
 
 def allocate_widths(

@@ -13,18 +13,18 @@ from reap_onnx import errors
 
 PACKAGE = Path(reap_onnx.__file__).parent
 ROOT = Path(__file__).parent.parent
-BANNED = {"onnxruntime": "runtime", "onnx_graphsurgeon": "model"}
+BANNED = {"onnxruntime": "runtime", "dask": "runtime", "distributed": "runtime", "onnx_graphsurgeon": "model"}
 
 
 def test_the_public_surface_is_what_it_says() -> None:
     assert reap_onnx.__all__ == sorted(set(reap_onnx.__all__), key=lambda name: (not name.isupper(), name))
-    assert {"prune", "sweep", "apply", "compare", "inspect", "demo"} <= set(reap_onnx.__all__)
+    assert {"prune", "calibrate", "sweep", "apply", "compare", "inspect", "demo"} <= set(reap_onnx.__all__)
     assert {name for name, _ in inspect.getmembers(errors, inspect.isclass)} <= set(reap_onnx.__all__)
     for name in reap_onnx.__all__:
         assert getattr(reap_onnx, name) is not None
 
 
-@pytest.mark.parametrize("name", ["prune", "sweep", "apply", "compare", "inspect", "demo"])
+@pytest.mark.parametrize("name", ["prune", "calibrate", "sweep", "apply", "compare", "inspect", "demo"])
 def test_verbs_are_documented_functions_with_typed_arguments(name: str) -> None:
     verb = getattr(reap_onnx, name)
     assert inspect.isfunction(verb)

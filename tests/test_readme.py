@@ -54,7 +54,7 @@ def test_commands_have_the_flags_that_they_are_given(page: Path) -> None:
 
 
 def test_every_flag_in_the_prose_exists() -> None:
-    known = set().union(*map(flags_of, ("inspect", "prune", "sweep", "apply", "compare", "demo")))
+    known = set().union(*map(flags_of, ("inspect", "prune", "calibrate", "sweep", "apply", "compare", "demo")))
     known |= {"--onnxrt", "--save-inputs", "--save-outputs", "--load-inputs", "--load-outputs", "--validate"}
     known |= {"--check-error-stat", "--rtol", "--help", "--version"}
     assert set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", README)) <= known

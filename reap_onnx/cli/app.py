@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reap_onnx.cli import apply, compare, demo, inspect, prune, sweep
+from reap_onnx.cli import apply, calibrate, compare, demo, inspect, prune, sweep
 from reap_onnx.cli.exits import exits
 from reap_onnx.version import VERSION
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 for _verb, _examples in (
     (inspect.inspect, inspect.EXAMPLES),
     (prune.prune, prune.EXAMPLES),
+    (calibrate.calibrate, calibrate.EXAMPLES),
     (sweep.sweep, sweep.EXAMPLES),
     (apply.apply, apply.EXAMPLES),
     (compare.compare, compare.EXAMPLES),

@@ -26,6 +26,26 @@ Data: TypeAlias = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+DataOrStats: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="SOURCE",
+        help="Samples: a .npz or .npy file, a folder of images, test_data_set_* folders, a polygraphy JSON of inputs, "
+        "script.py:function, or random. May be left out with --stats.",
+        rich_help_panel=_DATA,
+    ),
+]
+Stats: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--stats",
+        metavar="FILE",
+        help="Statistics of reap-onnx calibrate, in place of calibrating; without --data layers are refitted from them "
+        "alone: seconds, and less accurate.",
+        rich_help_panel=_DATA,
+    ),
+]
 Samples: TypeAlias = Annotated[
     int | None,
     typer.Option("--samples", min=1, metavar="N", help="Use N of the samples; all by default.", rich_help_panel=_DATA),
@@ -43,6 +63,15 @@ Providers: TypeAlias = Annotated[
         metavar="NAME",
         help="Execution provider of onnxruntime, or a part of its name; repeatable, the preferred one first; "
         "cpu by default.",
+    ),
+]
+Dask: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Dask scheduler, as tcp://host:8786, whose workers calibrate; see docs/distributed.md. A refit stays in "
+        "this process.",
     ),
 ]
 Memory: TypeAlias = Annotated[
@@ -108,6 +137,10 @@ Freeze: TypeAlias = Annotated[
 Output: TypeAlias = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FILE", help="Where the pruned model goes.", rich_help_panel=_OUTPUT),
+]
+StatsOutput: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Where the statistics go.", rich_help_panel=_OUTPUT),
 ]
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace files that exist.", rich_help_panel=_OUTPUT)]
 Json: TypeAlias = Annotated[

@@ -23,6 +23,8 @@ EXAMPLES = """Examples:
 
   reap-onnx prune model.onnx -o pruned.onnx --data samples.npz --latency 0.6 --size 4MB
 
+  reap-onnx prune model.onnx -o pruned.onnx --stats stats.npz --macs 0.4
+
   reap-onnx prune model.onnx --data samples.npz --params 50% --dry-run --plan plan.json
 
 Exit status: 0 done; 1 expected failure; 2 wrong usage; 3 a check failed or the target cannot be met; 70 a bug."""
@@ -33,7 +35,8 @@ _TARGET, _OUTPUT = "Targets", "Output"
 def prune(
     model: flags.Model,
     *,
-    data: flags.Data,
+    data: flags.DataOrStats = None,
+    stats: flags.Stats = None,
     macs: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +83,7 @@ def prune(
     effort: flags.Effort = "default",
     memory: flags.Memory = None,
     provider: flags.Providers = None,
+    dask: flags.Dask = None,
     force: flags.Force = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write no model.", rich_help_panel=_OUTPUT)] = False,
     plan: Annotated[
@@ -122,8 +126,10 @@ def prune(
         dry_run=dry_run,
         keep_failed=keep_failed,
         evaluate=eval_data,
+        stats=stats,
         images=images,
         samples=samples,
+        dask=dask,
         report=tuple(report or ()),
         progress=progress_on_stderr(quiet),
     )

@@ -19,6 +19,8 @@ EXAMPLES = """Examples:
 
   reap-onnx sweep model.onnx --data samples.npz --macs 0.3:0.9:7 --report frontier.html
 
+  reap-onnx sweep model.onnx --stats stats.npz --macs 0.3:0.9:7
+
   reap-onnx sweep model.onnx --data samples.npz --latency 0.4,0.5,0.6 --write models/
 
 Exit status: 0 done; 1 expected failure; 2 wrong usage; 3 no target can be met, or a check failed; 70 a bug."""
@@ -31,7 +33,8 @@ _PANEL = "Targets, of one kind"
 def sweep(
     model: flags.Model,
     *,
-    data: flags.Data,
+    data: flags.DataOrStats = None,
+    stats: flags.Stats = None,
     macs: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +83,7 @@ def sweep(
     effort: flags.Effort = "default",
     memory: flags.Memory = None,
     provider: flags.Providers = None,
+    dask: flags.Dask = None,
     report: flags.Report = None,
     json: flags.Json = False,
     quiet: flags.Quiet = False,
@@ -110,8 +114,10 @@ def sweep(
         write=write,
         force=force,
         evaluate=eval_data,
+        stats=stats,
         images=images,
         samples=samples,
+        dask=dask,
         report=tuple(report or ()),
         progress=progress_on_stderr(quiet),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -146,8 +147,20 @@ class Dataset:
 
     def first(self, count: int) -> Dataset:
         """The first ``count`` samples, as views."""
-        inputs = {name: array[:count] for name, array in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[:count])
+        return self.slice(0, count)
+
+    def slice(self, start: int, stop: int) -> Dataset:
+        """The samples from ``start`` to before ``stop``, as views."""
+        inputs = {name: array[start:stop] for name, array in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[start:stop])
+
+    def digest(self) -> str:
+        """SHA-256 of the inputs, hexadecimal."""
+        found = hashlib.sha256()
+        for name, array in self.inputs.items():
+            found.update(f"{name} {array.dtype} {array.shape}".encode())
+            found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return found.hexdigest()
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Views of ``size`` samples at a time, in order; the last batch holds what remains."""

@@ -21,6 +21,7 @@ from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import Path, removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.shards import HERE, Workers
 from reap_onnx.runtime.statistics import Tap
 
 Statistics = Mapping[int, list[Equations]]
@@ -49,23 +50,43 @@ def error_paths(
     statistics: Statistics,
     criterion: str = "reap",
     advance: Callable[[int], None] = lambda _: None,
+    workers: Workers = HERE,
 ) -> list[GroupPath]:
     """The removal path of every group, all other groups being whole; by norms, units of small weights go first.
 
     The error of a path is the sum, over the layers that read the group, of the growth of the squared error
     relative to the variance of the layer's target.
     """
-    paths = []
-    for group in groups:
-        problems = [
-            problem
-            for layer in layers_to_refit([group])
-            for problem in group_problems(trace, taps[layer.node.index], statistics[layer.node.index], group, _NONE)
-        ]
-        order = None if criterion == "reap" else np.argsort(_norms(trace, group, int(criterion[1:])), kind="stable")
-        paths.append(GroupPath(group, removal_path(problems, len(group.units), RIDGE, order=order)))
-        advance(1)
-    return paths
+    items = ((group, statistics_of(group, statistics)) for group in groups)
+    found = workers.run(_error_path, _Pricing(trace, taps, criterion), items, advance)
+    return [GroupPath(group, path) for group, path in zip(groups, found, strict=True)]
+
+
+def statistics_of(group: Group, statistics: Statistics) -> Statistics:
+    """Those of the layers that read a group."""
+    return {layer.node.index: statistics[layer.node.index] for layer in layers_to_refit([group])}
+
+
+@dataclass(frozen=True)
+class _Pricing:
+    """What the error path of any group takes besides its own statistics."""
+
+    trace: Trace
+    taps: Mapping[int, Tap]
+    criterion: str
+
+
+def _error_path(pricing: _Pricing, item: tuple[Group, Statistics], advance: Callable[[int], None]) -> Path:
+    trace, criterion, (group, statistics) = pricing.trace, pricing.criterion, item
+    problems = [
+        problem
+        for index, normals in statistics.items()
+        for problem in group_problems(trace, pricing.taps[index], normals, group, _NONE)
+    ]
+    order = None if criterion == "reap" else np.argsort(_norms(trace, group, int(criterion[1:])), kind="stable")
+    path = removal_path(problems, len(group.units), RIDGE, order=order)
+    advance(1)
+    return path
 
 
 def _norms(trace: Trace, group: Group, power: int) -> np.ndarray:
@@ -88,7 +109,7 @@ class Sensitivity:
 
     Parameters
     ----------
-    trace, taps, statistics
+    trace, taps
         As for :func:`error_paths`.
     dataset
         Samples to measure with.
@@ -96,26 +117,23 @@ class Sensitivity:
         Batch size and providers.
     """
 
-    def __init__(
-        self, trace: Trace, taps: Mapping[int, Tap], statistics: Statistics, dataset: Dataset, options: PruneOptions
-    ) -> None:
-        self._trace, self._taps, self._statistics = trace, taps, statistics
+    def __init__(self, trace: Trace, taps: Mapping[int, Tap], dataset: Dataset, options: PruneOptions) -> None:
+        self._trace, self._taps = trace, taps
         self._dataset, self._options = dataset, options
         self._reference = self._outputs(trace.network.proto)
 
-    def weigh(self, path: GroupPath) -> GroupPath:
-        """The same path with its weight measured; a path without error keeps its weight of 1."""
+    def weigh(self, path: GroupPath, statistics: Statistics) -> float:
+        """The weight of a path, given the statistics of the layers that read its group; 1 for one without error."""
         cut = min(len(path.path.order), max(1, len(path.group.units) // 2))
         error = float(path.path.errors[cut])
         if error <= 0:
-            return path
+            return 1.0
         removed = path.path.order[:cut]
         weights: dict[Slot, np.ndarray] = {}
-        for layer in layers_to_refit([path.group]):
-            index = layer.node.index
-            weights |= refitted(self._trace, self._taps[index], self._statistics[index], path.group.units[removed])
+        for index, normals in statistics_of(path.group, statistics).items():
+            weights |= refitted(self._trace, self._taps[index], normals, path.group.units[removed])
         damage = self._damage(mask_channels(self._trace, path.group.units[removed], weights))
-        return replace(path, weight=damage / error)
+        return damage / error
 
     def _outputs(self, model: onnx.ModelProto) -> dict[str, np.ndarray]:
         session = Session(model, self._options.providers, weights=self._trace.network.weights)
@@ -132,6 +150,25 @@ class Sensitivity:
             if values.shape == reference.shape and spread > 0:
                 shares.append(float(((values - reference) ** 2).sum()) / spread)
         return float(np.mean(shares)) if shares else 1.0
+
+
+def weighed(
+    sensitivity: Sensitivity,
+    paths: Sequence[GroupPath],
+    statistics: Statistics,
+    advance: Callable[[int], None] = lambda _: None,
+    workers: Workers = HERE,
+) -> list[GroupPath]:
+    """The same paths with their weights measured."""
+    items = ((path, statistics_of(path.group, statistics)) for path in paths)
+    weights = workers.run(_weigh, sensitivity, items, advance)
+    return [replace(path, weight=weight) for path, weight in zip(paths, weights, strict=True)]
+
+
+def _weigh(sensitivity: Sensitivity, item: tuple[GroupPath, Statistics], advance: Callable[[int], None]) -> float:
+    weight = sensitivity.weigh(*item)
+    advance(1)
+    return weight
 
 
 def curve(path: GroupPath, options: PruneOptions, step: int | None = None) -> Curve:

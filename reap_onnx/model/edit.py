@@ -13,6 +13,7 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from reap_onnx.model.network import Network, Slot, subgraphs
 from reap_onnx.model.quantized import stored
+from reap_onnx.model.size import tensors as stored_tensors
 
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings go to stdout, which is for data
 
@@ -34,6 +35,7 @@ def part(
     inputs
         Tensors inside the graph that become inputs, each with its dtype and rank, besides those of the model.
     """
+    nameless = [tensor for tensor in stored_tensors(model.graph) if not tensor.HasField("name")]
     graph = gs.import_onnx(model)
     tensors = graph.tensors()
     for name, (dtype, rank) in (inputs or {}).items():
@@ -45,6 +47,8 @@ def part(
         remove_unused_graph_inputs=True, recurse_subgraphs=False
     )  # bodies keep the inputs that they must have
     exported: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+    for tensor in nameless:  # of the model itself: the export gives them an empty name, which is another model
+        tensor.ClearField("name")
     exported.ir_version = model.ir_version
     del exported.graph.value_info[:]
     known = {i.name for i in exported.graph.input} | {o for n in exported.graph.node for o in n.output}

@@ -103,6 +103,10 @@ class Rows:
             raise ValueError(f"rows of shape {self.x.shape} and {other.x.shape} cannot be merged")
         return Rows(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]))
 
+    def first(self, count: int) -> Rows:
+        """Return the first ``count`` rows."""
+        return Rows(self.x[:count], self.y[:count])
+
     def of(self, features: slice) -> Rows:
         """Return the rows of some of the features."""
         return Rows(self.x, self.y[:, features])
@@ -136,6 +140,38 @@ class Rows:
 Equations = Normal | Rows
 
 
+def join(first: Equations, second: Equations, memory: int | None = None) -> Equations:
+    """Merge the equations of two shards; like an :class:`Accumulator`, keep rows while they are few and wide.
+
+    Parameters
+    ----------
+    first, second
+        Of the same columns and features. The sums of many shards are the same, to the last bit, whenever these are
+        joined one by one in the same order.
+    memory
+        As for :class:`Accumulator`.
+
+    Raises
+    ------
+    ValueError
+        The two have different shapes.
+    """
+    merged = first.merge(second)
+    if isinstance(merged, Normal):
+        return merged
+    room, tight = _room(merged.x.shape[1], merged.y.shape[1], memory)
+    if tight:
+        return merged.first(room)
+    return merged if merged.rows < room else merged.sums()
+
+
+def _room(columns: int, features: int, memory: int | None) -> tuple[int, bool]:
+    """Rows that are kept instead of their sums, and whether sums would take more than ``memory``."""
+    if memory is not None and columns >= _WIDE and _SUMS_COST * columns**2 > memory:
+        return max(1, memory // (_ROWS_COST * (columns + features))), True
+    return int(_FEW * columns) if columns >= _WIDE else 0, False
+
+
 class Accumulator:
     """Adds rows to the sums of a :class:`Normal`; keeps them, as :class:`Rows`, while they are few and wide.
 
@@ -157,10 +193,7 @@ class Accumulator:
         self._intercept = intercept
         self._shape = columns, features
         self._held: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
-        self._room = int(_FEW * columns) if columns >= _WIDE else 0
-        self._tight = memory is not None and columns >= _WIDE and _SUMS_COST * columns**2 > memory
-        if memory is not None and self._tight:
-            self._room = max(1, memory // (_ROWS_COST * (columns + features)))
+        self._room, self._tight = _room(columns, features, memory)
         self._sums: _Sums | None = None
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
@@ -190,8 +223,9 @@ class Accumulator:
 
     def result(self) -> Equations:
         """Return the sums, or the rows, so far; more may be added afterwards."""
-        if self._held:
-            x, y = (np.concatenate(parts) for parts in zip(*self._held, strict=True))
+        if self._sums is None and self._room:
+            nothing = tuple(np.zeros((0, width), np.float32) for width in self._shape)
+            x, y = (np.concatenate(parts) for parts in zip(nothing, *self._held, strict=True))
             return Rows(np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1) if self._intercept else x, y)
         return (self._sums or _Sums(*self._shape)).result(self._intercept)
 

@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reap_onnx.report import tables
-from reap_onnx.report.summary import Comparison, Frontier, Inspection, Report, Summary
+from reap_onnx.report.summary import Calibrated, Comparison, Frontier, Inspection, Report, Summary
 from reap_onnx.report.tables import Table
 
 _NARROWEST = 140  # columns, where no terminal says how many there are
@@ -37,6 +37,8 @@ def render(report: Report) -> RenderableType:
             return render_comparison(report)
         case Frontier():
             return render_frontier(report)
+        case Calibrated():
+            return render_calibrated(report)
 
 
 def render_summary(summary: Summary) -> RenderableType:
@@ -83,6 +85,15 @@ def render_frontier(frontier: Frontier) -> RenderableType:
         Text(frontier.source, style="bold"),
         _table(tables.frontier_table(frontier)),
         *_lines(tables.sweep_facts(frontier)),
+    )
+
+
+def render_calibrated(report: Calibrated) -> RenderableType:
+    """What was measured, and where it lies."""
+    return Group(
+        Text.assemble((report.source, "bold"), " -> ", (report.output or "nothing written", "bold")),
+        _table(tables.weights_table(report)),
+        *_lines(tables.calibration_facts(report)),
     )
 
 

@@ -100,6 +100,29 @@ class Inspection:
 
 
 @dataclass(frozen=True)
+class GroupWeight:
+    """A group that was measured: its channels, and what its error does to the outputs, per unit of itself."""
+
+    name: str
+    width: int
+    weight: float
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What ``calibrate`` measured: so many ``layers``, the ``groups`` that they read; ``size`` in bytes of the file."""
+
+    source: str
+    output: str
+    size: int
+    data: str
+    layers: int
+    groups: tuple[GroupWeight, ...]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Summary:
     """What ``prune`` or ``apply`` did.
 
@@ -174,4 +197,4 @@ class Frontier:
         return best if above[best] > 0 else None
 
 
-Report = Summary | Inspection | Comparison | Frontier
+Report = Summary | Inspection | Comparison | Frontier | Calibrated

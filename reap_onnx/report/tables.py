@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reap_onnx.report import format as fmt
-from reap_onnx.report.summary import Comparison, Cost, Frontier, GroupRow, Inspection, Latency, LatencySearch, Summary
+from reap_onnx.report.summary import (
+    Calibrated,
+    Comparison,
+    Cost,
+    Frontier,
+    GroupRow,
+    Inspection,
+    Latency,
+    LatencySearch,
+    Summary,
+)
 
 MACS = "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1"
 
@@ -150,6 +160,24 @@ def sweep_facts(frontier: Frontier) -> tuple[str, ...]:
     if frontier.seconds:
         lines.append(f"Time: {fmt.seconds(sum(frontier.seconds.values()))}.")
     return (*lines, *frontier.notes)
+
+
+def weights_table(report: Calibrated) -> Table:
+    """Groups that were measured, and what their errors do to the outputs."""
+    return Table(
+        f"Groups measured: {len(report.groups)}",
+        (Column("group"), Column("channels", True), Column("sensitivity", True)),
+        tuple((group.name, str(group.width), f"{group.weight:.3g}") for group in report.groups),
+        "Sensitivity: relative squared error of the outputs per unit of the group's own error.",
+    )
+
+
+def calibration_facts(report: Calibrated) -> tuple[str, ...]:
+    """Lines under the groups: the samples, the file, the time taken, the notes."""
+    lines = [f"Measured {report.layers} layers on {report.data}."]
+    if report.output:
+        lines.append(f"File: {fmt.size(report.size)}.")
+    return (*lines, f"Time: {fmt.seconds(sum(report.seconds.values()))}.", *report.notes)
 
 
 def facts(summary: Summary) -> tuple[str, ...]:

@@ -89,6 +89,8 @@ def collect(
     rows: int,
     seed: int,
     memory: int | None = None,
+    first: int = 0,
+    halves: bool = True,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
     """Normal equations of every tap, and some of its rows where it is clipped; one a block, by the index of its node.
@@ -98,11 +100,15 @@ def collect(
     batches
         Tensors of the original network and of the present one, batch after batch.
     samples
-        Samples in all batches together.
+        Samples in all batches together, those of other shards included.
     rows
         Rows wanted per layer, over all samples; positions are sampled to reach it.
     memory
         Bytes that one layer may take, as for :class:`~reap_onnx.numerics.gram.Accumulator`.
+    first
+        Number of the first batch, where other shards have those before it.
+    halves
+        Whether halves of the samples are told apart where rows are few: they take twice the memory more.
 
     Notes
     -----
@@ -112,13 +118,13 @@ def collect(
     """
     wanted = max(1, round(rows / samples))
     sums: dict[int, list[_Block]] = {}
-    for number, (was, now) in enumerate(batches):
+    for number, (was, now) in enumerate(batches, first):
 
         def add(tap: Tap, number: int = number, was: Batch = was, now: Batch = now) -> None:
             index, total = tap.layer.node.index, was[tap.wanted]
             assert tap.layer.geometry is not None
             count = min(wanted, tap.layer.geometry.positions(total.shape))
-            blocks = sums[index] = sums.get(index) or _blocks(tap, samples * count, memory)
+            blocks = sums[index] = sums.get(index) or _blocks(tap, samples * count, memory, halves)
             other = now[tap.other] if tap.other else None
             rng = np.random.default_rng((seed, index, number))
             _add(blocks, tap, now[tap.layer.data], total, other, count, number, rng)
@@ -136,15 +142,31 @@ def collect_dense(
     batch: int,
     rows: int,
     seed: int,
+    samples: int | None = None,
+    first: int = 0,
     providers: Sequence[str] = ("cpu",),
     memory: int | None = None,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[Measured]]:
-    """As :func:`collect`, where the present network is the original one."""
+    """As :func:`collect`, without halves, where the present network is the original one.
+
+    ``samples`` are those given by default.
+    """
     wanted = [name for tap in taps for name in (tap.wanted, *tap.read)]
     with Stream(network, dataset, batch=batch, providers=providers) as stream:
         batches = ((tensors, tensors) for tensors in stream.run(network.proto, wanted))
-        return collect(taps, batches, samples=len(dataset), rows=rows, seed=seed, memory=memory, advance=advance)
+        total = len(dataset) if samples is None else samples
+        return collect(
+            taps,
+            batches,
+            samples=total,
+            rows=rows,
+            seed=seed,
+            memory=memory,
+            first=first,
+            halves=False,
+            advance=advance,
+        )
 
 
 def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
@@ -161,9 +183,11 @@ def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equati
 class _Block:
     """Sums of one block of a layer, by halves of the samples where rows are few, and every so many rows themselves."""
 
-    def __init__(self, tap: Tap, columns: int, features: int, rows: int, memory: int | None) -> None:
+    def __init__(
+        self, tap: Tap, columns: int, features: int, rows: int, memory: int | None, halves: bool = True
+    ) -> None:
         self._tap = tap
-        parts = 2 if rows < ENOUGH * columns else 1
+        parts = 2 if halves and rows < ENOUGH * columns else 1
         room = memory if memory is None or parts == 1 else memory // 3
         self._sums = [Accumulator(columns, features, tap.intercept, room) for _ in range(parts)]
         kept = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
@@ -193,11 +217,11 @@ class _Block:
         return Measured(normal, ClippedRows(x, total, offset, *self._tap.clip), halves)
 
 
-def _blocks(tap: Tap, rows: int, memory: int | None) -> list[_Block]:
+def _blocks(tap: Tap, rows: int, memory: int | None, halves: bool) -> list[_Block]:
     geometry = tap.layer.geometry
     assert geometry is not None
     blocks, columns = geometry.columns(tap.layer.inputs).shape
-    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows, memory) for _ in range(blocks)]
+    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows, memory, halves) for _ in range(blocks)]
 
 
 def _add(

@@ -57,11 +57,11 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
 @pytest.mark.parametrize(
     ("verb", "words"),
     [
-        ([], "inspect prune sweep apply compare demo --version"),
+        ([], "inspect prune calibrate sweep apply compare demo --version"),
         (["inspect"], "MODEL --data --freeze --json"),
         (
             ["prune"],
-            "MODEL --output -o --data --macs --params --size --latency --latency-batch --effort "
+            "MODEL --output -o --data --stats --macs --params --size --latency --latency-batch --effort "
             "--round-to --freeze --max-cut --min-channels --seed "
             "--samples --batch --provider --preset --mean --std --image-size --crop --layout --color --eval-data "
             "--dry-run "
@@ -69,7 +69,13 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
         ),
         (
             ["sweep"],
-            "MODEL --data --macs --params --size --latency --memory --write --report --round-to --eval-data --json",
+            "MODEL --data --stats --macs --params --size --latency --memory --write --report --round-to --eval-data "
+            "--json",
+        ),
+        (
+            ["calibrate"],
+            "MODEL --data --output -o --samples --seed --batch --freeze --effort --memory --provider --preset --mean "
+            "--force --json --quiet",
         ),
         (["apply"], "MODEL PLAN --output -o --force"),
         (["compare"], "ORIGINAL PRUNED --data --samples --seed --batch --provider --latency-batch --mean --json"),

@@ -9,7 +9,7 @@ from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
-from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
+from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths, weighed
 from reap_onnx.model.edit import with_constants
 from reap_onnx.numerics.path import scores
 from reap_onnx.options import PruneOptions, Target
@@ -77,7 +77,7 @@ def test_a_stream_is_priced_by_all_of_its_readers(measured):
 def test_sensitivity_is_the_damage_per_unit_of_error(measured):
     trace, groups, taps, statistics, dataset = measured
     path = error_paths(trace, groups, taps, statistics)[0]
-    weighed = Sensitivity(trace, taps, statistics, dataset, OPTIONS).weigh(path)
+    [found] = weighed(Sensitivity(trace, taps, dataset, OPTIONS), [path], statistics)
     cut = len(path.group.units) // 2
     weights = {}
     for layer in layers_to_refit([path.group]):
@@ -87,8 +87,8 @@ def test_sensitivity_is_the_damage_per_unit_of_error(measured):
     changed = Session(with_constants(trace.network, weights)).run(dataset.inputs)
     y, z = (np.concatenate([np.ravel(v) for v in run.values()]).astype(float) for run in (original, changed))
     damage = ((z - y) ** 2).sum() / ((y - y.mean()) ** 2).sum()
-    assert weighed.weight * path.path.errors[cut] == pytest.approx(damage, rel=1e-3)
-    np.testing.assert_array_equal(weighed.path.order, path.path.order)
+    assert found.weight * path.path.errors[cut] == pytest.approx(damage, rel=1e-3)
+    np.testing.assert_array_equal(found.path.order, path.path.order)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,17 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_taking_a_part_leaves_the_model_as_it_was() -> None:
+    net = Net()
+    shape = numpy_helper.from_array(np.array([-1, 4]))
+    assert not shape.HasField("name")
+    h = net.op("Reshape", net.input("N", 2, 2), net.op("Constant", value=shape))
+    model = net.model(net.op("Relu", h))
+    before = model.SerializeToString(deterministic=True)
+    part(model, [h])
+    assert model.SerializeToString(deterministic=True) == before
+
+
 def test_a_part_needs_only_its_own_inputs() -> None:
     model = BY_NAME["two_inputs"].model()
     piece = part(model, ["stem_out", "stem_out"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reap_onnx.numerics.gram import Accumulator, Normal, Rows
+from reap_onnx.numerics.gram import Accumulator, Normal, Rows, join
 
 FIELDS = ("gram", "cross", "square", "total")
 
@@ -172,6 +172,29 @@ def test_rows_are_kept_where_their_sums_do_not_fit_into_memory():
     roomy = Accumulator(1100, 2, True, memory=60_000_000)
     roomy.add(x, y)
     assert_close(roomy.result(), exact(x, y, True), 1e-6)
+
+
+def test_shards_are_joined_as_one_accumulator_would_keep_them():
+    rng = np.random.default_rng(15)
+    x, y = rng.standard_normal((800, 1200)).astype(np.float32), rng.standard_normal((800, 2)).astype(np.float32)
+    shards = [gather([(x[s : s + 200], y[s : s + 200])], 1200, 2, True) for s in range(0, 800, 200)]
+    few = join(shards[0], shards[1])
+    assert isinstance(few, Rows)
+    np.testing.assert_array_equal(few.y, y[:400])
+    many = join(few, shards[2])
+    assert isinstance(many, Normal)
+    assert_close(join(many, shards[3]), exact(x, y, True), 1e-12)
+    tight = join(join(shards[0], shards[1], 25_000_000), shards[2], 25_000_000)
+    assert isinstance(tight, Rows)
+    assert tight.rows == 25_000_000 // (40 * 1203)
+    np.testing.assert_array_equal(tight.x[:, :-1], x[: tight.rows])
+
+
+def test_a_wide_shard_without_rows_has_no_sums():
+    """25,088 columns would be 5 GB of zeros."""
+    empty = Accumulator(25_088, 10, True).result()
+    assert isinstance(empty, Rows)
+    assert empty.x.shape == (0, 25_089)
 
 
 @pytest.mark.parametrize("rows", [1, 700])
