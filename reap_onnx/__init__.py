@@ -16,7 +16,7 @@ from reap_onnx.errors import (
     TargetError,
     UsageError,
 )
-from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
+from reap_onnx.options import EFFORTS, MaxDrop, Method, PruneOptions, Target
 from reap_onnx.pipeline import InspectResult, PruneResult, apply, compare, demo, inspect, prune, sweep
 from reap_onnx.plan import Plan
 from reap_onnx.report.summary import Comparison, Frontier
@@ -32,6 +32,7 @@ __all__ = [
     "Frontier",
     "ImageOptions",
     "InspectResult",
+    "MaxDrop",
     "Method",
     "ModelError",
     "OutputError",

@@ -37,6 +37,7 @@ from reap_onnx.report.progress import Progress, Silent
 from reap_onnx.report.summary import (
     Comparison,
     Cost,
+    DropSearch,
     Frontier,
     Inspection,
     LatencySearch,
@@ -48,11 +49,13 @@ from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, rand
 from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
+from reap_onnx.smallest import Jury, find_within_drop
 from reap_onnx.steps import (
     Given,
     Run,
     allocate_widths,
     calibrate,
+    find_choice,
     quick_refit,
     read,
     refit,
@@ -171,8 +174,16 @@ def prune(
     _check_outputs(source, (data, evaluate), target_file, plan_file, report, force)
     given = read(source, data, options, evaluate, images, samples, run)
     options, trace = given.options, given.trace
-    removed, weights, search = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None
-    if not all(_asks_nothing(target, trace) for target in options.targets):
+    removed, weights, search, drop = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None, None
+    jury = None if options.max_drop is None else Jury(given)
+    if jury is not None:
+        calibration = calibrate(trace, given.groups, given.dataset, options, run)
+        choice = find_choice(calibration, given, options, run)
+        (kept, removed, weights), drop = find_within_drop(
+            calibration, given, choice, jury, lambda kept: refit(calibration, kept, options, run), run, "macs"
+        )
+        search = choice.latency(kept, options.latency_batch)
+    elif not all(_asks_nothing(target, trace) for target in options.targets):
         calibration = calibrate(trace, given.groups, given.dataset, options, run)
         kept, search = allocate_widths(calibration, given, options, run)
         removed, weights = refit(calibration, kept, options, run)
@@ -185,12 +196,13 @@ def prune(
         feeds=given.feeds,
         judged=given.judged,
         options=options,
-        target=describe_targets(options.targets, trace),
+        target=describe_targets(options.given, trace),
         output=target_file,
         keep_failed=keep_failed,
         plan_file=plan_file,
         report=report,
         search=search,
+        drop=drop,
     )
 
 
@@ -439,6 +451,7 @@ def _carry_out(
     plan_file: Path | None,
     report: Sequence[Path],
     search: LatencySearch | None = None,
+    drop: DropSearch | None = None,
 ) -> PruneResult:
     """Surgery, checks, files, report."""
     removed, weights = read_plan(plan, trace)
@@ -492,6 +505,7 @@ def _carry_out(
         seconds=run.seconds,
         notes=(*run.notes, *trace.left_alone()) if len(removed) else (_NOTHING,),
         latency=search,
+        drop=drop,
     )
     for path in report:
         write_report(summary, path)

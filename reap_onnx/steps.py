@@ -21,7 +21,7 @@ from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.budgets import meet_budgets
+from reap_onnx.method.budgets import Budget, meet_budgets
 from reap_onnx.method.calibration import Calibration
 from reap_onnx.method.costs import exact_budget, latency_budget, size_budget
 from reap_onnx.method.latency import find_steps, latency_cost
@@ -30,7 +30,8 @@ from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
 from reap_onnx.model.load import Source
 from reap_onnx.model.network import Network, Slot
-from reap_onnx.numerics.allocate import Ints
+from reap_onnx.numerics.allocate import Curve, Ints
+from reap_onnx.numerics.tables import TableCost
 from reap_onnx.options import PruneOptions
 from reap_onnx.plan import Plan, make_plan
 from reap_onnx.report.progress import Advance, Progress
@@ -107,13 +108,28 @@ def read(
     options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
     with run.stage("reading the samples"):
         dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
-        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
+        if evaluate is not None:
+            judged = load_dataset(evaluate, specs, images=images, seed=options.seed)
+        elif options.max_drop is not None:
+            dataset, judged = _hold_out(dataset, options.seed, fixed or 1)
+        else:
+            judged = dataset
     with run.stage("finding groups"):
         trace = trace_model(source, probe_shapes(specs, dataset), options.freeze)
         groups = find_groups(trace)
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
     return Given(source, trace, groups, options, dataset, judged)
+
+
+def _hold_out(dataset: Dataset, seed: int, batch: int) -> tuple[Dataset, Dataset]:
+    """Half of the samples to calibrate on, half to judge on, drawn by the seed."""
+    used, held = dataset.halves(seed, batch)
+    told = f"{dataset.description}, {{}} drawn by seed {seed}"
+    return (
+        replace(used, description=told.format(f"half ({len(used)})")),
+        replace(held, description=told.format(f"the other half ({len(held)})")),
+    )
 
 
 def trace_model(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequence[str]) -> Trace:
@@ -173,10 +189,28 @@ def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int],
     return weighed
 
 
-def allocate_widths(
-    calibration: Calibration, given: Given, options: PruneOptions, run: Run
-) -> tuple[Ints, LatencySearch | None]:
-    """The widths that meet all targets, and how the latency was met."""
+@dataclass(frozen=True)
+class Choice:
+    """What widths are chosen from, and within what: error curves of the groups, budgets of the targets.
+
+    ``predicted`` is the cost of a latency target, ``trials`` what was measured for it so far.
+    """
+
+    curves: list[Curve]
+    budgets: list[Budget]
+    predicted: TableCost | None
+    trials: list[Latency]
+
+    def latency(self, kept: Ints, batch: int) -> LatencySearch | None:
+        """How a latency target was met by the kept units."""
+        if self.predicted is None:
+            return None
+        whole = self.predicted([curve.width for curve in self.curves])
+        return LatencySearch(batch, whole, self.predicted(kept), tuple(self.trials))
+
+
+def find_choice(calibration: Calibration, given: Given, options: PruneOptions, run: Run) -> Choice:
+    """Steps of the groups and budgets of all targets, timed where they need to be."""
     trace, groups, source = calibration.trace, calibration.groups, given.source
     timer, batch = OperatorTimer(options.providers), options.latency_batch
     biases = calibration.new_biases(pairs=options.method.pairs)
@@ -191,7 +225,7 @@ def allocate_widths(
             with run.stage("finding steps", len(groups)) as advance:
                 steps = find_steps(trace, groups, timer, batch, advance)
         curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
-        target, trials = options.target_of("latency"), list[Latency]()
+        target, trials, cost = options.target_of("latency"), list[Latency](), None
         if target is not None:
             with run.stage("timing operators", len(trace.layers)) as advance:
                 feeds = samples_of(calibration.dataset, batch)
@@ -202,10 +236,17 @@ def allocate_widths(
                 budgets.append(latency_budget(calibration, target, cost, originals, feeds, batch, trials.append))
     finally:
         timer.save()
+    return Choice(curves, budgets, cost, trials)
+
+
+def allocate_widths(
+    calibration: Calibration, given: Given, options: PruneOptions, run: Run
+) -> tuple[Ints, LatencySearch | None]:
+    """The widths that meet all targets, and how the latency was met."""
+    choice = find_choice(calibration, given, options, run)
     with run.stage("allocation"):
-        kept = meet_budgets(curves, budgets)
-    search = LatencySearch(batch, cost([c.width for c in curves]), cost(kept), tuple(trials)) if target else None
-    return kept, search
+        kept = meet_budgets(choice.curves, choice.budgets)
+    return kept, choice.latency(kept, options.latency_batch)
 
 
 def refit(

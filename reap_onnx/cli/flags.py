@@ -124,6 +124,27 @@ LatencyBatch: TypeAlias = Annotated[
     ),
 ]
 
+MaxDrop: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="SHARE",
+        help="The smallest model whose metric falls by no more, 1% or 0.01, on samples held out: those of --eval-data, "
+        "else half of --data. Half of them decide, the other half gives a bound at 95% confidence.",
+        rich_help_panel=_TARGET,
+    ),
+]
+Metric: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="What --max-drop is about: accuracy, agreement (of the top class with the original), error (1 less the "
+        "relative output error), or script.py:function of outputs and labels. The first that the samples allow.",
+        rich_help_panel=_TARGET,
+    ),
+]
+
 EvalData: TypeAlias = Annotated[
     str | None,
     typer.Option(

@@ -12,7 +12,7 @@ from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
-from reap_onnx.options import Kind, PruneOptions, Target, parse_memory
+from reap_onnx.options import Kind, MaxDrop, PruneOptions, Target, parse_memory
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -22,6 +22,8 @@ EXAMPLES = """Examples:
   reap-onnx prune model.onnx -o pruned.onnx --data photos/ --preset imagenet --macs 1.2G --round-to 8
 
   reap-onnx prune model.onnx -o pruned.onnx --data samples.npz --latency 0.6 --size 4MB
+
+  reap-onnx prune model.onnx -o pruned.onnx --data samples.npz --max-drop 1% --eval-data labelled.npz
 
   reap-onnx prune model.onnx --data samples.npz --params 50% --dry-run --plan plan.json
 
@@ -61,6 +63,8 @@ def prune(
         ),
     ] = None,
     latency_batch: flags.LatencyBatch = 1,
+    max_drop: flags.MaxDrop = None,
+    metric: flags.Metric = None,
     output: flags.Output = None,
     samples: flags.Samples = None,
     seed: flags.Seed = 0,
@@ -95,7 +99,7 @@ def prune(
 ) -> None:
     """Remove channels and refit the layers that read them, without training."""
     options = PruneOptions(
-        target=_targets({"macs": macs, "params": params, "size": size, "latency": latency}),
+        target=_targets({"macs": macs, "params": params, "size": size, "latency": latency}, max_drop, metric),
         round_to=flags.read_step(round_to),
         freeze=tuple(freeze or ()),
         max_cut=max_cut,
@@ -130,9 +134,15 @@ def prune(
     show(result.summary, json=json)
 
 
-def _targets(texts: Mapping[Kind, str | None]) -> tuple[Target, ...]:
-    given = tuple(Target.parse(kind, text) for kind, text in texts.items() if text is not None)
+def _targets(
+    texts: Mapping[Kind, str | None], max_drop: str | None, metric: str | None
+) -> tuple[Target | MaxDrop, ...]:
+    given: list[Target | MaxDrop] = [Target.parse(kind, text) for kind, text in texts.items() if text is not None]
+    if max_drop is not None:
+        given.append(MaxDrop.parse(max_drop, metric))
+    elif metric is not None:
+        raise UsageError("--metric goes with --max-drop", "one point of it is --max-drop 1%")
     if not given:
-        flags_of = ", ".join(f"--{kind}" for kind in texts)
+        flags_of = ", ".join(f"--{kind}" for kind in (*texts, "max-drop"))
         raise UsageError(f"no target: one of {flags_of} is needed", "half of the multiply-accumulates is --macs 0.5")
-    return given
+    return tuple(given)

@@ -10,7 +10,7 @@ from typing import Any
 from reap_onnx.report.summary import Comparison, Frontier, Inspection, Report, Summary
 from reap_onnx.report.tables import MACS
 
-SCHEMA = 2  # grows with every change that a reader of the file could notice
+SCHEMA = 3  # grows with every change that a reader of the file could notice
 
 _KINDS: dict[type, str] = {Summary: "summary", Inspection: "inspection", Comparison: "comparison", Frontier: "frontier"}
 

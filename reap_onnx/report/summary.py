@@ -62,6 +62,48 @@ class LatencySearch:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """A metric of two models on the same samples; ``bound`` is what it really falls by at most, at 95 % confidence.
+
+    ``bound`` is None where nothing can be said: samples that the model was chosen on, a metric of one number.
+    """
+
+    samples: int
+    before: float
+    after: float
+    bound: float | None
+
+    @property
+    def drop(self) -> float:
+        """What the metric falls by."""
+        return round(self.before - self.after, 12)  # shares of the same samples: no rounding decides
+
+
+@dataclass(frozen=True)
+class DropTrial:
+    """A network tried: its share of the original's cost, and what it loses on the samples that decide."""
+
+    share: float
+    drop: float
+
+
+@dataclass(frozen=True)
+class DropSearch:
+    """How the smallest model within a drop was found.
+
+    ``decided`` is on the samples that decided between the networks tried, ``judged`` on as many others, which had no
+    part in anything; ``swept`` is the cost that the shares of the ``trials`` are of.
+    """
+
+    metric: str
+    asked: float
+    swept: str
+    decided: Judgement
+    judged: Judgement
+    trials: tuple[DropTrial, ...]
+
+
+@dataclass(frozen=True)
 class OutputError:
     """One output compared: root mean square of the difference over that of the original, and the largest difference."""
 
@@ -104,7 +146,8 @@ class Summary:
     """What ``prune`` or ``apply`` did.
 
     ``wiring_error`` is the largest relative difference found by the wiring check;
-    ``seconds`` maps each stage to its wall-clock time; ``latency`` says how a latency target was met.
+    ``seconds`` maps each stage to its wall-clock time; ``latency`` says how a latency target was met, ``drop`` how the
+    smallest model within a drop was found.
     """
 
     source: str
@@ -118,6 +161,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     latency: LatencySearch | None = None
+    drop: DropSearch | None = None
 
 
 @dataclass(frozen=True)

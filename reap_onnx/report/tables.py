@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reap_onnx.report import format as fmt
-from reap_onnx.report.summary import Comparison, Cost, Frontier, GroupRow, Inspection, Latency, LatencySearch, Summary
+from reap_onnx.report.summary import (
+    Comparison,
+    Cost,
+    DropSearch,
+    Frontier,
+    GroupRow,
+    Inspection,
+    Latency,
+    LatencySearch,
+    Summary,
+)
 
 MACS = "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1"
 
@@ -42,6 +52,8 @@ def result_table(summary: Summary) -> Table:
     if comparison is not None:
         rows += _comparison_rows(comparison)
         notes.append(_how_compared(comparison))
+    if summary.drop is not None:
+        rows += _drop_rows(summary.drop)
     return Table("Result", _BEFORE_AFTER, tuple(rows), " ".join(notes))
 
 
@@ -161,7 +173,25 @@ def facts(summary: Summary) -> tuple[str, ...]:
     if summary.latency is not None and summary.latency.trials:
         ratios = ", ".join(f"{latency.ratio:.3f}" for latency in summary.latency.trials)
         lines.append(f"Latency over that of the original, measured on the way: {ratios}.")
+    if summary.drop is not None:
+        lines += _drop_facts(summary.drop)
     return (*lines, *summary.notes)
+
+
+def _drop_facts(drop: DropSearch) -> list[str]:
+    """What a drop was decided on, what it is worth, and what was tried."""
+    judged, tried = drop.judged, ", ".join(f"{t.share:.3f}: {100 * t.drop:.2f}" for t in drop.trials)
+    surely = (
+        "no bound follows from a metric that gives one number."
+        if judged.bound is None
+        else f"at 95 % confidence it falls by less than {100 * judged.bound:.2f} points."
+    )
+    return [
+        f"Drop: {100 * drop.decided.drop:.2f} points of {drop.metric} on the {drop.decided.samples} samples that "
+        f"decided, {100 * drop.asked:.3g} allowed; {100 * judged.drop:.2f} on {judged.samples} others, which had no "
+        f"part in it: {surely}",
+        f"{len(drop.trials)} networks were tried, {_KINDS[drop.swept]} kept and points lost: {tried}.",
+    ]
 
 
 def check_commands(original: str, pruned: str) -> tuple[str, ...]:
@@ -176,6 +206,7 @@ def check_commands(original: str, pruned: str) -> tuple[str, ...]:
     return shlex.join(first), shlex.join([*second, "--validate", "--check-error-stat", "median", "--rtol", "0.1"])
 
 
+_KINDS = {"macs": "MACs", "params": "parameters"}
 _WHOSE = (Column("group"), Column("made by"), Column("read by"))
 _COSTS = (Column("MACs", True), Column("parameters", True))
 _BEFORE_AFTER = (Column(""), Column("before", True), Column("after", True), Column("after / before", True))
@@ -211,6 +242,14 @@ def _comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     if before is not None and after is not None:
         rows.append(("accuracy", fmt.percent(before), fmt.percent(after), fmt.points(before, after)))
     return rows
+
+
+def _drop_rows(drop: DropSearch) -> list[tuple[str, ...]]:
+    named = (f"{drop.metric}, deciding", drop.decided), (f"{drop.metric}, others", drop.judged)
+    return [
+        (name, fmt.percent(found.before), fmt.percent(found.after), fmt.points(found.before, found.after))
+        for name, found in named
+    ]
 
 
 def _latency_row(latency: Latency) -> tuple[str, ...]:

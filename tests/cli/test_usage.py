@@ -24,7 +24,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        ([*PRUNE, "-o", "p.onnx"], "error: no target: one of --macs, --params, --size, --latency is needed"),
+        (
+            [*PRUNE, "-o", "p.onnx"],
+            "error: no target: one of --macs, --params, --size, --latency, --max-drop is needed",
+        ),
         ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--latency", "fast"], "error: --latency 'fast' is not a number"),
         ([*PRUNE, "-o", "p.onnx", "--latency", "4"], "hint: a fraction kept, --latency 0.5, or an absolute value"),
         ([*PRUNE, "-o", "p.onnx", "--size", "224"], "pixels of images are --image-size"),
@@ -61,7 +64,7 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
         (["inspect"], "MODEL --data --freeze --json"),
         (
             ["prune"],
-            "MODEL --output -o --data --macs --params --size --latency --latency-batch --effort "
+            "MODEL --output -o --data --macs --params --size --latency --latency-batch --max-drop --metric --effort "
             "--round-to --freeze --max-cut --min-channels --seed "
             "--samples --batch --provider --preset --mean --std --image-size --crop --layout --color --eval-data "
             "--dry-run "
