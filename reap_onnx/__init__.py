@@ -17,6 +17,7 @@ from reap_onnx.errors import (
     UsageError,
 )
 from reap_onnx.options import EFFORTS, MaxDrop, Method, PruneOptions, Target
+from reap_onnx.overrides import Override
 from reap_onnx.pipeline import InspectResult, PruneResult, apply, compare, demo, inspect, prune, sweep
 from reap_onnx.plan import Plan
 from reap_onnx.report.summary import Comparison, Frontier
@@ -36,6 +37,7 @@ __all__ = [
     "Method",
     "ModelError",
     "OutputError",
+    "Override",
     "Plan",
     "PlanError",
     "PruneOptions",

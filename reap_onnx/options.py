@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reap_onnx.errors import UsageError
+from reap_onnx.overrides import Override
 
 Kind = Literal["macs", "params", "size", "latency"]
 KINDS: tuple[Kind, ...] = ("macs", "params", "size", "latency")
@@ -205,6 +206,8 @@ class PruneOptions:
         Largest share of a group's channels that may go, in (0, 1].
     min_channels
         Smallest width that a group may be left with.
+    overrides
+        What holds for some layers instead of these limits.
     seed
         Seeds the choice of sampled positions and of samples.
     batch
@@ -227,6 +230,7 @@ class PruneOptions:
     freeze: tuple[str, ...] = ()
     max_cut: float = 0.9
     min_channels: int = 1
+    overrides: tuple[Override, ...] = ()
     seed: int = 0
     batch: int = 50
     latency_batch: int = 1
@@ -273,6 +277,11 @@ class PruneOptions:
     def max_drop(self) -> MaxDrop | None:
         """What the result may lose, where that is a target."""
         return next((target for target in self.given if isinstance(target, MaxDrop)), None)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of all nodes whose channels are left alone."""
+        return (*self.freeze, *(override.nodes for override in self.overrides if override.freeze))
 
     def target_of(self, kind: Kind) -> Target | None:
         """The target of a kind, where there is one."""

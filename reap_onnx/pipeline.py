@@ -183,7 +183,7 @@ def prune(
             calibration, given, choice, jury, lambda kept: refit(calibration, kept, options, run), run, "macs"
         )
         search = choice.latency(kept, options.latency_batch)
-    elif not all(_asks_nothing(target, trace) for target in options.targets):
+    elif any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
         calibration = calibrate(trace, given.groups, given.dataset, options, run)
         kept, search = allocate_widths(calibration, given, options, run)
         removed, weights = refit(calibration, kept, options, run)

@@ -33,6 +33,7 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.allocate import Curve, Ints
 from reap_onnx.numerics.tables import TableCost
 from reap_onnx.options import PruneOptions
+from reap_onnx.overrides import Override
 from reap_onnx.plan import Plan, make_plan
 from reap_onnx.report.progress import Advance, Progress
 from reap_onnx.report.summary import Latency, LatencySearch
@@ -115,11 +116,37 @@ def read(
         else:
             judged = dataset
     with run.stage("finding groups"):
-        trace = trace_model(source, probe_shapes(specs, dataset), options.freeze)
+        trace = trace_model(source, probe_shapes(specs, dataset), options.frozen)
         groups = find_groups(trace)
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
+    _check_overrides(options.overrides, groups)
     return Given(source, trace, groups, options, dataset, judged)
+
+
+def _check_overrides(overrides: Sequence[Override], groups: Sequence[Group]) -> None:
+    """See that every override names a group, and every width that is to be kept is one that its group can have.
+
+    Raises
+    ------
+    UsageError
+        One does not.
+    """
+    for override in overrides:
+        named = [group for group in groups if override.matches(group.made_as)]
+        if not named:
+            raise UsageError(
+                f"overrides of {override.nodes!r} match no layer", "reap-onnx inspect MODEL lists the names"
+            )
+        for group in named:
+            if override.keep is None or override.keep == group.width:
+                continue
+            if group.frozen or override.keep % group.channels or override.keep > group.width:
+                why = group.frozen or f"it has {group.width} channels, which come and go {group.channels} at a time"
+                raise UsageError(
+                    f"overrides of {override.nodes!r}: {group.name} cannot keep {override.keep} channels: {why}",
+                    "name fewer layers, or another width",
+                )
 
 
 def _hold_out(dataset: Dataset, seed: int, batch: int) -> tuple[Dataset, Dataset]:

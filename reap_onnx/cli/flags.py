@@ -180,6 +180,16 @@ MinChannels: TypeAlias = Annotated[
     typer.Option("--min-channels", min=1, metavar="N", help="Fewest channels of a group.", rich_help_panel=_LIMITS),
 ]
 
+Overrides: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--overrides",
+        metavar="FILE",
+        help="TOML: limits for some layers, by patterns of node names: freeze, max_cut, min_channels, round_to, keep.",
+        rich_help_panel=_LIMITS,
+    ),
+]
+
 Effort: TypeAlias = Annotated[
     str,
     typer.Option(

@@ -91,8 +91,8 @@ def _table(operator: Operator, sides: dict[int, Side], curves: Sequence[Curve], 
 
 
 def _sizes(side: Side, curves: Sequence[Curve], points: int) -> list[int]:
-    """Sizes of an axis between the smallest and the largest that the curves allow, ascending."""
-    found = set()
+    """Sizes of an axis between the smallest and the largest that the curves allow, and the whole one, ascending."""
+    found = {round(side([curve.width for curve in curves]))}
     for share in np.linspace(0, 1, points):
         choices = [curve.choices() for curve in curves]
         found.add(round(side([kept[round(share * (len(kept) - 1))] for kept in choices])))
