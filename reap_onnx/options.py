@@ -214,6 +214,9 @@ class PruneOptions:
         Samples in one run of the network.
     latency_batch
         Samples in a run whose latency is a target.
+    latency_table
+        File of times that the layers take on another device: a latency is predicted for it, not measured. Widths are
+        then multiples of 8 unless ``round_to`` says otherwise.
     providers
         Execution providers of onnxruntime, the preferred one first.
     memory
@@ -234,6 +237,7 @@ class PruneOptions:
     seed: int = 0
     batch: int = 50
     latency_batch: int = 1
+    latency_table: str | None = None
     providers: tuple[str, ...] = ("cpu",)
     memory: int | None = None
     method: Method = EFFORTS["default"]
@@ -247,7 +251,9 @@ class PruneOptions:
         if sum(isinstance(target, MaxDrop) for target in self.given) > 1:
             raise UsageError("two targets for --max-drop", "keep one")
         if self.round_to is None:
-            object.__setattr__(self, "round_to", "auto" if "latency" in kinds else 1)
+            object.__setattr__(self, "round_to", ("auto", 8)[bool(self.latency_table)] if "latency" in kinds else 1)
+        if self.latency_table is not None and "latency" not in kinds:
+            raise UsageError("--latency-table goes with --latency", "six tenths of the time is --latency 0.6")
         if self.round_to != "auto" and not (isinstance(self.round_to, int) and self.round_to >= 1):
             raise UsageError(f"--round-to {self.round_to} is not a positive number, nor auto")
         if not 0 < self.max_cut <= 1:

@@ -472,7 +472,8 @@ def _carry_out(
     comparison = None
     if judged is not None:
         sessions = Session(runnable(source), options.providers), Session(pruned, options.providers)
-        limit, batch = options.target_of("latency") if len(removed) else None, options.latency_batch
+        limit = None if not len(removed) or options.latency_table else options.target_of("latency")
+        batch = options.latency_batch
         with run.stage("comparing", len(judged)) as advance:
             timed = () if limit else (batch,)
             comparison = compare_models(*sessions, judged, batch=options.batch, latency_batches=timed, advance=advance)

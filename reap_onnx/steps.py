@@ -15,6 +15,7 @@ import onnx
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
+from reap_onnx.data.times import Time, read_times
 from reap_onnx.describe import unmatched
 from reap_onnx.errors import ModelError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
@@ -24,7 +25,7 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.method.budgets import Budget, meet_budgets
 from reap_onnx.method.calibration import Calibration
 from reap_onnx.method.costs import exact_budget, latency_budget, size_budget
-from reap_onnx.method.latency import find_steps, latency_cost
+from reap_onnx.method.latency import find_steps, foreign_cost, latency_cost
 from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths
@@ -69,7 +70,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Given:
-    """What a run works on: the model and its channels, the samples, the options as they fit the model."""
+    """What a run works on: the model and its channels, the samples, the options as they fit the model.
+
+    ``times`` are those of the layers on another device, where the latency is to be predicted for it.
+    """
 
     source: Source
     trace: Trace
@@ -77,6 +81,7 @@ class Given:
     options: PruneOptions
     dataset: Dataset
     judged: Dataset
+    times: Sequence[Time] = ()
 
     def plan(self, options: PruneOptions, removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
         """The plan of what these options led to."""
@@ -121,7 +126,8 @@ def read(
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
     _check_overrides(options.overrides, groups)
-    return Given(source, trace, groups, options, dataset, judged)
+    times = [] if options.latency_table is None else read_times(Path(options.latency_table))
+    return Given(source, trace, groups, options, dataset, judged, times)
 
 
 def _check_overrides(overrides: Sequence[Override], groups: Sequence[Group]) -> None:
@@ -220,20 +226,22 @@ def _weighed(sensitivity: Sensitivity, path: GroupPath, advance: Callable[[int],
 class Choice:
     """What widths are chosen from, and within what: error curves of the groups, budgets of the targets.
 
-    ``predicted`` is the cost of a latency target, ``trials`` what was measured for it so far.
+    ``predicted`` is the cost of a latency target, ``trials`` what was measured for it so far, ``source`` the file of
+    times where they are of another device.
     """
 
     curves: list[Curve]
     budgets: list[Budget]
     predicted: TableCost | None
     trials: list[Latency]
+    source: str = ""
 
     def latency(self, kept: Ints, batch: int) -> LatencySearch | None:
         """How a latency target was met by the kept units."""
         if self.predicted is None:
             return None
         whole = self.predicted([curve.width for curve in self.curves])
-        return LatencySearch(batch, whole, self.predicted(kept), tuple(self.trials))
+        return LatencySearch(batch, whole, self.predicted(kept), tuple(self.trials), self.source)
 
 
 def find_choice(calibration: Calibration, given: Given, options: PruneOptions, run: Run) -> Choice:
@@ -254,16 +262,23 @@ def find_choice(calibration: Calibration, given: Given, options: PruneOptions, r
         curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
         target, trials, cost = options.target_of("latency"), list[Latency](), None
         if target is not None:
+            feeds = samples_of(calibration.dataset, batch)
             with run.stage("timing operators", len(trace.layers)) as advance:
-                feeds = samples_of(calibration.dataset, batch)
-                profile = profile_model(runnable(source), feeds, options.providers)
-                cost = latency_cost(trace, groups, curves, timer, profile, batch, advance)
-            if target.budget(profile.run) < profile.run:
+                if given.times:
+                    cost, missing = foreign_cost(trace, groups, curves, timer, given.times, batch, advance)
+                else:
+                    profile = profile_model(runnable(source), feeds, options.providers)
+                    cost, missing = latency_cost(trace, groups, curves, timer, profile, batch, advance), []
+            run.notes += [f"{options.latency_table} has no time of {name}" for name in missing]
+            whole = cost([curve.width for curve in curves])
+            if given.times:
+                budgets.append(Budget("--latency", cost, target.budget(whole)))
+            elif target.budget(whole) < whole:
                 originals = load_sessions(runnable(source), options.providers, feeds)
                 budgets.append(latency_budget(calibration, target, cost, originals, feeds, batch, trials.append))
     finally:
         timer.save()
-    return Choice(curves, budgets, cost, trials)
+    return Choice(curves, budgets, cost, trials, options.latency_table or "")
 
 
 def allocate_widths(

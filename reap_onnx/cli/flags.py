@@ -145,6 +145,17 @@ Metric: TypeAlias = Annotated[
     ),
 ]
 
+LatencyTable: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        metavar="FILE",
+        help="Times of the layers on another device, which --latency is predicted for: a CSV with the columns name,ms, "
+        "a JSON of trtexec --exportProfile, or a profile of onnxruntime.",
+        rich_help_panel=_TARGET,
+    ),
+]
+
 EvalData: TypeAlias = Annotated[
     str | None,
     typer.Option(

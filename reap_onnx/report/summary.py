@@ -52,13 +52,15 @@ class LatencySearch:
     """How widths were found that meet a latency target.
 
     ``predicted_ms`` is what the times of single operators say of the pruned model, ``original_ms`` what they say of
-    the original; ``trials`` are the models that were measured on the way, in turns with the original.
+    the original; ``trials`` are the models that were measured on the way, in turns with the original. ``source`` is the
+    file of times that the prediction is from, empty where times are of this machine.
     """
 
     batch: int
     original_ms: float
     predicted_ms: float
     trials: tuple[Latency, ...]
+    source: str = ""
 
 
 @dataclass(frozen=True)

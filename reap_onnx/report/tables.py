@@ -173,6 +173,8 @@ def facts(summary: Summary) -> tuple[str, ...]:
     if summary.latency is not None and summary.latency.trials:
         ratios = ", ".join(f"{latency.ratio:.3f}" for latency in summary.latency.trials)
         lines.append(f"Latency over that of the original, measured on the way: {ratios}.")
+    if summary.latency is not None and summary.latency.source:
+        lines.append(f"The latency target is predicted from {summary.latency.source}; no such device was measured.")
     if summary.drop is not None:
         lines += _drop_facts(summary.drop)
     return (*lines, *summary.notes)
@@ -264,7 +266,7 @@ def _latency_row(latency: Latency) -> tuple[str, ...]:
 
 def _predicted_row(search: LatencySearch) -> tuple[str, ...]:
     before, after = search.original_ms, search.predicted_ms
-    name = f"latency, batch {search.batch}, predicted"
+    name = f"latency, batch {search.batch}, predicted" + (" for the device" if search.source else "")
     return (name, fmt.milliseconds(before), fmt.milliseconds(after), fmt.ratio(before, after))
 
 

@@ -64,8 +64,8 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
         (["inspect"], "MODEL --data --freeze --json"),
         (
             ["prune"],
-            "MODEL --output -o --data --macs --params --size --latency --latency-batch --max-drop --metric --effort "
-            "--round-to --freeze --max-cut --min-channels --overrides --seed "
+            "MODEL --output -o --data --macs --params --size --latency --latency-batch --latency-table --max-drop --metric "
+            "--effort --round-to --freeze --max-cut --min-channels --overrides --seed "
             "--samples --batch --provider --preset --mean --std --image-size --crop --layout --color --eval-data "
             "--dry-run "
             "--plan --keep-failed --force --report --json --quiet -q",
