@@ -49,7 +49,7 @@ from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, rand
 from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
-from reap_onnx.smallest import Jury, find_within_drop
+from reap_onnx.smallest import Jury, find_limits, find_within_drop
 from reap_onnx.steps import (
     Given,
     Run,
@@ -87,25 +87,46 @@ class PruneResult:
 
 
 def inspect(
-    model: Model, *, data: object = None, freeze: Sequence[str] = (), progress: Progress | None = None
+    model: Model,
+    *,
+    data: object = None,
+    freeze: Sequence[str] = (),
+    prunability: PruneOptions | None = None,
+    evaluate: object = None,
+    images: ImageOptions | None = None,
+    samples: int | None = None,
+    progress: Progress | None = None,
 ) -> InspectResult:
     """Find the groups of channels of a model, which can be pruned, and why the others cannot.
+
+    With ``prunability`` the smallest share of the parameters is found with which the metric of a :class:`MaxDrop` falls
+    by no more than that, and the fewest channels of each group alone. Layers are refitted quickly, on the statistics
+    of the original network: :func:`prune` loses less. Shares of the network are measured, on samples held out; those of
+    the groups are predicted: what a group may do to the outputs, by its error path and its sensitivity, is what all
+    groups together were predicted to do at the measured share.
 
     Parameters
     ----------
     model
         Path of an ONNX file, or the model itself.
     data
-        Samples, for their shape alone; needed where the model leaves its height or width open.
+        Samples, for their shape alone; needed where the model leaves its height or width open. For ``prunability`` as
+        for :func:`prune`, with ``evaluate``, ``images``, ``samples``.
     freeze
         Glob patterns of node names whose channels are left alone.
+    prunability
+        The drop, with all else that a run goes by; costs among its targets do not count.
 
     Raises
     ------
     ModelError
         The model cannot be read or does not run.
+    TargetError
+        Every network tried loses more than it may.
     """
     run = Run(progress or Silent())
+    if prunability is not None:
+        return _inspect_prunability(model, data, freeze, prunability, evaluate, images, samples, run)
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
@@ -116,6 +137,34 @@ def inspect(
     rows = group_rows(trace, groups, np.zeros(0, np.int64))
     notes = (*unmatched(trace), *trace.left_alone())
     return InspectResult(Inspection(source.name, cost_of(trace.network), rows, reach(trace, groups), notes))
+
+
+def _inspect_prunability(
+    model: Model,
+    data: object,
+    freeze: Sequence[str],
+    options: PruneOptions,
+    evaluate: object,
+    images: ImageOptions | None,
+    samples: int | None,
+    run: Run,
+) -> InspectResult:
+    if data is None or options.max_drop is None:
+        raise UsageError("prunability needs samples and a drop", "give --data and --max-drop 1%")
+    with run.stage("reading the model"):
+        source = load_model(model)
+    options = replace(options, target=options.max_drop, freeze=(*options.freeze, *freeze))
+    given = read(source, data, options, evaluate, images, samples, run)
+    jury, trace = Jury(given), given.trace
+    calibration = calibrate(trace, given.groups, given.dataset, given.options, run)
+    choice = find_choice(calibration, given, given.options, run)
+    found, search = find_within_drop(
+        calibration, given, choice, jury, lambda kept: quick_refit(calibration, kept), run, "params"
+    )
+    rows = group_rows(trace, given.groups, np.zeros(0, np.int64))
+    limits = find_limits(choice, calibration.groups, found, search)
+    reached, notes = reach(trace, given.groups), tuple(trace.left_alone())
+    return InspectResult(Inspection(source.name, cost_of(trace.network), rows, reached, notes, limits))
 
 
 def prune(

@@ -12,6 +12,7 @@ from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.describe import describe_drop, describe_targets
 from reap_onnx.errors import TargetError
 from reap_onnx.graph.channels import Labels
+from reap_onnx.graph.groups import Group
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.method.budgets import Budget, meet_budgets
@@ -21,7 +22,7 @@ from reap_onnx.method.search import find_smallest
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.allocate import Ints, allocate
 from reap_onnx.options import Kind, Target
-from reap_onnx.report.summary import DropSearch, DropTrial, Judgement
+from reap_onnx.report.summary import DropSearch, DropTrial, GroupLimit, Judgement, Prunability
 from reap_onnx.runtime.feeds import fixed_batch
 from reap_onnx.runtime.judge import Judge
 from reap_onnx.runtime.session import Session
@@ -104,6 +105,17 @@ def find_within_drop(
     with run.stage("judging"):
         judged = jury.judge(found[0], jury.others)
     return found[0], DropSearch(jury.metric, jury.drop, kind, decided[0], judged, tuple(trials))
+
+
+def find_limits(choice: Choice, groups: Sequence[Group], found: Found, search: DropSearch) -> Prunability:
+    """The fewest channels of each group alone whose predicted error is that of the network found."""
+    allowed = sum(float(curve.error(k)) for curve, k in zip(choice.curves, found.kept, strict=True))
+    limits = []
+    for group, curve in zip(groups, choice.curves, strict=True):
+        kept = min(int(k) for k in curve.choices() if k == curve.width or curve.error(k) <= allowed)
+        limits.append(GroupLimit(group.name, group.width, kept * group.channels))
+    share = min(trial.share for trial in search.trials if trial.drop <= search.asked)
+    return Prunability(share, allowed, tuple(limits), search)
 
 
 def _candidates(

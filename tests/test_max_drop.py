@@ -16,7 +16,9 @@ from reap_onnx.cli import main
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import DataError, TargetError, UsageError
 from reap_onnx.options import EFFORTS, MaxDrop, PruneOptions, Target
+from reap_onnx.overrides import Override
 from reap_onnx.pipeline import PruneResult
+from reap_onnx.report.summary import Prunability
 
 SAMPLES = images(64)
 FAST = EFFORTS["fast"]
@@ -154,3 +156,58 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert told["metric"] == "top-1 accuracy"
     assert told["decided"]["bound"] is None
     assert told["judged"]["bound"] > 0
+
+
+@pytest.fixture(scope="module")
+def needed() -> Prunability:
+    options = PruneOptions(MaxDrop(0.05), max_cut=1.0, method=FAST)
+    found = pipeline.inspect(NET, data=SAMPLES, evaluate=labelled(), prunability=options).inspection
+    assert found.prunability is not None
+    return found.prunability
+
+
+def test_prunability_is_a_measured_share_of_the_parameters(needed: Prunability) -> None:
+    assert needed.search.swept == "params"
+    assert needed.search.decided.drop <= 0.05
+    holding = [trial for trial in needed.search.trials if trial.drop <= 0.05]
+    assert needed.params == min(trial.share for trial in holding)
+    larger = pipeline.inspect(
+        NET, data=SAMPLES, evaluate=labelled(), prunability=PruneOptions(MaxDrop(0.3), max_cut=1.0, method=FAST)
+    ).inspection.prunability
+    assert larger is not None
+    assert larger.params < needed.params
+    assert all(a.kept <= b.kept for a, b in zip(larger.groups, needed.groups, strict=True))
+
+
+def test_groups_are_read_off_their_own_error_paths(needed: Prunability) -> None:
+    """Cut alone to the width said, a group does to the outputs about what was predicted; a unit less does more."""
+    assert needed.error > 0
+    frozen = [group.name for group in pipeline.inspect(NET).inspection.groups if group.frozen]
+    assert [group.name for group in needed.groups if group.name in frozen] == []
+    assert any(1 < group.kept < group.width for group in needed.groups)
+    reference = outputs(NET, labelled()["image"]).astype(float)
+    for group in needed.groups:
+        if not 1 < group.kept < group.width:
+            continue
+        only = tuple(Override(other.name, freeze=True) for other in needed.groups if other.name != group.name)
+        keep = (*only, Override(group.name, keep=group.kept))
+        options = PruneOptions(Target("macs", 1.0), overrides=keep, method=FAST)
+        pruned = outputs(pipeline.prune(NET, SAMPLES, options).model, labelled()["image"])
+        damage = ((pruned - reference) ** 2).sum() / ((reference - reference.mean()) ** 2).sum()
+        assert damage < 4 * needed.error
+
+
+def test_prunability_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(NET, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", image=SAMPLES)
+    np.savez(tmp_path / "held.npz", **labelled())
+    argv = ["inspect", str(tmp_path / "net.onnx"), "--prunability", "--effort", "fast", "-q", "--max-drop", "5%"]
+    assert main(argv) == 2
+    assert "prunability needs samples" in capsys.readouterr().err
+    argv += ["--data", str(tmp_path / "data.npz"), "--eval-data", str(tmp_path / "held.npz")]
+    assert main(argv) == 0
+    assert "of the parameters are needed" in capsys.readouterr().out
+    assert main([*argv, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["prunability"]
+    assert 0 < told["params"] < 1
+    assert told["search"]["judged"]["bound"] > 0

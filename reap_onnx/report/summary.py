@@ -106,6 +106,29 @@ class DropSearch:
 
 
 @dataclass(frozen=True)
+class GroupLimit:
+    """The fewest channels that a group can keep, all others being whole."""
+
+    name: str
+    width: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Prunability:
+    """How much of a network is needed: the smallest share of its parameters, the fewest channels of each group.
+
+    The whole network was measured, with layers refitted quickly; ``error`` is what its widths were predicted to
+    do to the outputs, relative to their variance. The groups are read off their error paths at that same error.
+    """
+
+    params: float
+    error: float
+    groups: tuple[GroupLimit, ...]
+    search: DropSearch
+
+
+@dataclass(frozen=True)
 class OutputError:
     """One output compared: root mean square of the difference over that of the original, and the largest difference."""
 
@@ -134,13 +157,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``inspect`` found: every group, and the share of MACs that layers touching a prunable group have."""
+    """What ``inspect`` found: every group, and the share of MACs that layers touching a prunable group have.
+
+    ``prunability`` is None where it was not asked for.
+    """
 
     source: str
     cost: Cost
     groups: tuple[GroupRow, ...]
     reach: float
     notes: tuple[str, ...] = ()
+    prunability: Prunability | None = None
 
 
 @dataclass(frozen=True)

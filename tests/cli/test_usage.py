@@ -61,11 +61,11 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
     ("verb", "words"),
     [
         ([], "inspect prune sweep apply compare demo --version"),
-        (["inspect"], "MODEL --data --freeze --json"),
+        (["inspect"], "MODEL --data --freeze --prunability --max-drop --metric --eval-data --json"),
         (
             ["prune"],
-            "MODEL --output -o --data --macs --params --size --latency --latency-batch --latency-table --max-drop --metric "
-            "--effort --round-to --freeze --max-cut --min-channels --overrides --seed "
+            "MODEL --output -o --data --macs --params --size --latency --latency-batch --latency-table "
+            "--max-drop --metric --effort --round-to --freeze --max-cut --min-channels --overrides --seed "
             "--samples --batch --provider --preset --mean --std --image-size --crop --layout --color --eval-data "
             "--dry-run "
             "--plan --keep-failed --force --report --json --quiet -q",
