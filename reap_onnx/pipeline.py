@@ -303,6 +303,8 @@ def sweep(
         place = file if file is None or file.parent.is_dir() else file.parent
         _check_outputs(source, (data, evaluate), place, None, report, force)
     options = replace(options or PruneOptions(targets[0]), target=targets[0])
+    if options.latency_table is not None:
+        raise UsageError("a sweep measures latency here, it takes no table of times", "use prune for another device")
     given = read(source, data, options, evaluate, images, samples, run)
     calibration = calibrate(given.trace, given.groups, given.dataset, given.options, run)
     points, notes, failure = list[Point](), list[str](), None

@@ -53,7 +53,6 @@ def sweep(
         typer.Option("--latency", metavar="KEPT", help="Time of a run kept, measured.", rich_help_panel=_PANEL),
     ] = None,
     latency_batch: flags.LatencyBatch = 1,
-    latency_table: flags.LatencyTable = None,
     write: Annotated[
         Path | None,
         typer.Option(
@@ -99,7 +98,6 @@ def sweep(
         seed=seed,
         batch=batch,
         latency_batch=latency_batch,
-        latency_table=None if latency_table is None else str(latency_table),
         providers=tuple(provider or ("cpu",)),
         memory=None if memory is None else parse_memory(memory),
         method=flags.read_effort(effort),
