@@ -18,7 +18,8 @@ from reap_onnx.errors import (
     TargetError,
     UsageError,
 )
-from reap_onnx.options import EFFORTS, Method, PruneOptions, Target
+from reap_onnx.options import EFFORTS, MaxDrop, Method, PruneOptions, Target
+from reap_onnx.overrides import Override
 from reap_onnx.pipeline import (
     CalibrateResult,
     InspectResult,
@@ -48,9 +49,11 @@ __all__ = [
     "Frontier",
     "ImageOptions",
     "InspectResult",
+    "MaxDrop",
     "Method",
     "ModelError",
     "OutputError",
+    "Override",
     "Plan",
     "PlanError",
     "PruneOptions",

@@ -14,7 +14,7 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.method.costs import describe_latency, total
 from reap_onnx.model.network import Network
 from reap_onnx.model.size import byte_size
-from reap_onnx.options import Target
+from reap_onnx.options import MaxDrop, Target
 from reap_onnx.report.summary import Cost, GroupRow
 
 
@@ -58,13 +58,20 @@ def unmatched(trace: Trace) -> list[str]:
     return [f"--freeze {pattern} matches no layer" for pattern, count in trace.matched.items() if count == 0]
 
 
-def describe_targets(targets: Sequence[Target], trace: Trace) -> str:
+def describe_targets(targets: Sequence[Target | MaxDrop], trace: Trace) -> str:
     """The targets in words."""
     return ", ".join(_describe_one(target, trace) for target in targets)
 
 
-def _describe_one(target: Target, trace: Trace) -> str:
+def _describe_one(target: Target | MaxDrop, trace: Trace) -> str:
+    if isinstance(target, MaxDrop):
+        return f"drop <= {describe_drop(target.drop)}"
     if target.kind == "latency":
         return f"latency <= {describe_latency(target)}"
     whole = total(trace, target.kind)
     return f"{target.kind} <= {target.budget(whole) / max(whole, 1):.1%} of the original"
+
+
+def describe_drop(drop: float) -> str:
+    """A drop in words."""
+    return f"{100 * drop:.3g} points"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from reap_onnx.errors import UsageError
+from reap_onnx.overrides import Override
 
 Kind = Literal["macs", "params", "size", "latency"]
 KINDS: tuple[Kind, ...] = ("macs", "params", "size", "latency")
@@ -83,6 +87,47 @@ class Target:
         return total * self.fraction if self.kind == "latency" else math.floor(total * self.fraction)
 
 
+Scorer = Callable[[Mapping[str, Any], np.ndarray | None], Any]
+"""A metric of the user: outputs by name (N, ...) and labels (N,), or None, to one number or one per sample (N,)."""
+METRICS = ("accuracy", "agreement", "error")
+
+
+@dataclass(frozen=True)
+class MaxDrop:
+    """The smallest model whose metric falls by no more than this, on samples that it is not calibrated on.
+
+    Parameters
+    ----------
+    drop
+        The most that may be lost: 0.01 is one point of accuracy. Above 0, and below 1 unless the metric is the user's.
+    metric
+        ``"accuracy"``, top-1 by labels; ``"agreement"`` of the top class with the original; ``"error"``, the root mean
+        square by which outputs move over that of the original; ``"script.py:function"``, or the function itself:
+        from outputs by name (N, ...) and labels (N,), or None, to a score, one for all samples or (N,), the larger the
+        better. None: the first of these that the samples and the model allow.
+    """
+
+    drop: float
+    metric: str | Scorer | None = None
+
+    def __post_init__(self) -> None:
+        shares = self.metric is None or self.metric in METRICS
+        if not (0 < self.drop < (1 if shares else math.inf)):
+            raise UsageError(
+                f"--max-drop {self.drop:g} is not a drop above 0 and below 1", "one point is --max-drop 1%"
+            )
+
+    @classmethod
+    def parse(cls, text: str, metric: str | None = None) -> MaxDrop:
+        """Read ``"1%"`` or ``"0.01"``, and the name of a metric."""
+        if metric is not None and metric not in METRICS and ".py" not in metric:
+            raise UsageError(f"no --metric {metric!r}", f"use {', '.join(METRICS)} or script.py:function")
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+        if match is None:
+            raise UsageError(f"--max-drop {text!r} is not a number", "one point is --max-drop 1% or 0.01")
+        return cls(float(match[1]) / (100 if match[2] else 1), metric)
+
+
 @dataclass(frozen=True)
 class Method:
     """How much work goes into a run; every part can be left out, to see what it is worth (``docs/accuracy.md``).
@@ -151,7 +196,7 @@ class PruneOptions:
     Parameters
     ----------
     target
-        What the result may cost; of several targets of different kinds all hold in the end.
+        What the result may cost, and what it may lose; of several targets of different kinds all hold in the end.
     round_to
         Pruned widths are multiples of this number; whole steps compete in the allocation. ``"auto"``: for each group a
         step that timing shows to be worth it on this machine. None: ``"auto"`` for a latency, else 1.
@@ -161,12 +206,17 @@ class PruneOptions:
         Largest share of a group's channels that may go, in (0, 1].
     min_channels
         Smallest width that a group may be left with.
+    overrides
+        What holds for some layers instead of these limits.
     seed
         Seeds the choice of sampled positions and of samples.
     batch
         Samples in one run of the network.
     latency_batch
         Samples in a run whose latency is a target.
+    latency_table
+        File of times that the layers take on another device: a latency is predicted for it, not measured. Widths are
+        then multiples of 8 unless ``round_to`` says otherwise.
     providers
         Execution providers of onnxruntime, the preferred one first.
     memory
@@ -178,26 +228,32 @@ class PruneOptions:
         How much work goes into it: one of :data:`EFFORTS`, or any other.
     """
 
-    target: Target | tuple[Target, ...]
+    target: Target | MaxDrop | tuple[Target | MaxDrop, ...]
     round_to: int | Literal["auto"] | None = None
     freeze: tuple[str, ...] = ()
     max_cut: float = 0.9
     min_channels: int = 1
+    overrides: tuple[Override, ...] = ()
     seed: int = 0
     batch: int = 50
     latency_batch: int = 1
+    latency_table: str | None = None
     providers: tuple[str, ...] = ("cpu",)
     memory: int | None = None
     method: Method = EFFORTS["default"]
 
     def __post_init__(self) -> None:
         kinds = [target.kind for target in self.targets]
-        if not kinds:
+        if not kinds and self.max_drop is None:
             raise UsageError("no target", "half of the multiply-accumulates is --macs 0.5")
         if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
             raise UsageError(f"two targets for --{twice[0]}", "keep the smaller one")
+        if sum(isinstance(target, MaxDrop) for target in self.given) > 1:
+            raise UsageError("two targets for --max-drop", "keep one")
         if self.round_to is None:
-            object.__setattr__(self, "round_to", "auto" if "latency" in kinds else 1)
+            object.__setattr__(self, "round_to", ("auto", 8)[bool(self.latency_table)] if "latency" in kinds else 1)
+        if self.latency_table is not None and "latency" not in kinds:
+            raise UsageError("--latency-table goes with --latency", "six tenths of the time is --latency 0.6")
         if self.round_to != "auto" and not (isinstance(self.round_to, int) and self.round_to >= 1):
             raise UsageError(f"--round-to {self.round_to} is not a positive number, nor auto")
         if not 0 < self.max_cut <= 1:
@@ -214,9 +270,24 @@ class PruneOptions:
             raise UsageError(f"--seed {self.seed} is negative")
 
     @property
-    def targets(self) -> tuple[Target, ...]:
+    def given(self) -> tuple[Target | MaxDrop, ...]:
         """All targets."""
-        return (self.target,) if isinstance(self.target, Target) else self.target
+        return self.target if isinstance(self.target, tuple) else (self.target,)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """What the result may cost."""
+        return tuple(target for target in self.given if isinstance(target, Target))
+
+    @property
+    def max_drop(self) -> MaxDrop | None:
+        """What the result may lose, where that is a target."""
+        return next((target for target in self.given if isinstance(target, MaxDrop)), None)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """Patterns of all nodes whose channels are left alone."""
+        return (*self.freeze, *(override.nodes for override in self.overrides if override.freeze))
 
     def target_of(self, kind: Kind) -> Target | None:
         """The target of a kind, where there is one."""

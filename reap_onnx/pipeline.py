@@ -39,6 +39,7 @@ from reap_onnx.report.summary import (
     Calibrated,
     Comparison,
     Cost,
+    DropSearch,
     Frontier,
     GroupWeight,
     Inspection,
@@ -52,11 +53,13 @@ from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, rand
 from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
+from reap_onnx.smallest import Jury, find_limits, find_within_drop
 from reap_onnx.stats import Checkpoint, Stats, check_origin, make_stats, origin_of
 from reap_onnx.steps import (
     Given,
     Run,
     allocate_widths,
+    find_choice,
     measure,
     quick_refit,
     read,
@@ -100,25 +103,46 @@ class PruneResult:
 
 
 def inspect(
-    model: Model, *, data: object = None, freeze: Sequence[str] = (), progress: Progress | None = None
+    model: Model,
+    *,
+    data: object = None,
+    freeze: Sequence[str] = (),
+    prunability: PruneOptions | None = None,
+    evaluate: object = None,
+    images: ImageOptions | None = None,
+    samples: int | None = None,
+    progress: Progress | None = None,
 ) -> InspectResult:
     """Find the groups of channels of a model, which can be pruned, and why the others cannot.
+
+    With ``prunability`` the smallest share of the parameters is found with which the metric of a :class:`MaxDrop` falls
+    by no more than that, and the fewest channels of each group alone. Layers are refitted quickly, on the statistics
+    of the original network: :func:`prune` loses less. Shares of the network are measured, on samples held out; those of
+    the groups are predicted: what a group may do to the outputs, by its error path and its sensitivity, is what all
+    groups together were predicted to do at the measured share.
 
     Parameters
     ----------
     model
         Path of an ONNX file, or the model itself.
     data
-        Samples, for their shape alone; needed where the model leaves its height or width open.
+        Samples, for their shape alone; needed where the model leaves its height or width open. For ``prunability`` as
+        for :func:`prune`, with ``evaluate``, ``images``, ``samples``.
     freeze
         Glob patterns of node names whose channels are left alone.
+    prunability
+        The drop, with all else that a run goes by; costs among its targets do not count.
 
     Raises
     ------
     ModelError
         The model cannot be read or does not run.
+    TargetError
+        Every network tried loses more than it may.
     """
     run = Run(progress or Silent())
+    if prunability is not None:
+        return _inspect_prunability(model, data, freeze, prunability, evaluate, images, samples, run)
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
@@ -129,6 +153,34 @@ def inspect(
     rows = group_rows(trace, groups, np.zeros(0, np.int64))
     notes = (*unmatched(trace), *trace.left_alone())
     return InspectResult(Inspection(source.name, cost_of(trace.network), rows, reach(trace, groups), notes))
+
+
+def _inspect_prunability(
+    model: Model,
+    data: object,
+    freeze: Sequence[str],
+    options: PruneOptions,
+    evaluate: object,
+    images: ImageOptions | None,
+    samples: int | None,
+    run: Run,
+) -> InspectResult:
+    if data is None or options.max_drop is None:
+        raise UsageError("prunability needs samples and a drop", "give --data and --max-drop 1%")
+    with run.stage("reading the model"):
+        source = load_model(model)
+    options = replace(options, target=options.max_drop, freeze=(*options.freeze, *freeze))
+    given = read(source, data, options, evaluate, images, samples, run)
+    jury, trace = Jury(given), given.trace
+    calibration = measure(given, run)
+    choice = find_choice(calibration, given, given.options, run)
+    found, search = find_within_drop(
+        calibration, given, choice, jury, lambda kept: quick_refit(calibration, kept), run, "params"
+    )
+    rows = group_rows(trace, given.groups, np.zeros(0, np.int64))
+    limits = find_limits(choice, calibration.groups, found, search)
+    reached, notes = reach(trace, given.groups), tuple(trace.left_alone())
+    return InspectResult(Inspection(source.name, cost_of(trace.network), rows, reached, notes, limits))
 
 
 def calibrate(
@@ -250,6 +302,8 @@ def prune(
         Of the kind that names what went wrong (see ``reap_onnx.errors``); nothing is written then.
     """
     _check_samples(data, stats, dask)
+    if options.max_drop is not None and stats is not None and evaluate is None:
+        raise UsageError("the samples that decide on a drop must not be those of --stats", "give others by --eval-data")
     run = Run(progress or Silent())
     target_file = None if dry_run or output is None else Path(output)
     plan_file = None if plan is None else Path(plan)
@@ -259,8 +313,22 @@ def prune(
     stats = _load_stats(stats, run)
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
     options, trace = given.options, given.trace
-    removed, weights, search = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None
-    if not all(_asks_nothing(target, trace) for target in options.targets):
+    removed, weights, search, drop = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None, None
+    jury = None if options.max_drop is None else Jury(given)
+    if jury is not None:
+        calibration = _calibration(given, stats, run, dask)
+        choice = find_choice(calibration, given, options, run)
+        (kept, removed, weights), drop = find_within_drop(
+            calibration,
+            given,
+            choice,
+            jury,
+            lambda kept: _refit(calibration, kept, options, run, in_full=data is not None),
+            run,
+            "macs",
+        )
+        search = choice.latency(kept, options.latency_batch)
+    elif any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
         calibration = _calibration(given, stats, run, dask)
         kept, search = allocate_widths(calibration, given, options, run)
         if data is not None:
@@ -275,12 +343,13 @@ def prune(
         feeds=given.feeds,
         judged=given.judged,
         options=options,
-        target=describe_targets(options.targets, trace),
+        target=describe_targets(options.given, trace),
         output=target_file,
         keep_failed=keep_failed,
         plan_file=plan_file,
         report=report,
         search=search,
+        drop=drop,
     )
 
 
@@ -335,6 +404,8 @@ def sweep(
         place = file if file is None or file.parent.is_dir() else file.parent
         _check_outputs(source, (data, evaluate, stats), place, None, report, force)
     options = replace(options or PruneOptions(targets[0]), target=targets[0])
+    if options.latency_table is not None:
+        raise UsageError("a sweep measures latency here, it takes no table of times", "use prune for another device")
     stats = _load_stats(stats, run)
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
     calibration = _calibration(given, stats, run, dask)
@@ -492,7 +563,7 @@ def _refit(
     """On the samples, in full; or on the statistics alone."""
     if in_full:
         return refit(calibration, kept, options, run)
-    run.notes.append(_FROM_STATS)
+    run.notes += [_FROM_STATS] if _FROM_STATS not in run.notes else []
     with run.stage("refit"):
         return quick_refit(calibration, kept)
 
@@ -585,6 +656,7 @@ def _carry_out(
     plan_file: Path | None,
     report: Sequence[Path],
     search: LatencySearch | None = None,
+    drop: DropSearch | None = None,
 ) -> PruneResult:
     """Surgery, checks, files, report."""
     removed, weights = read_plan(plan, trace)
@@ -605,7 +677,8 @@ def _carry_out(
     comparison = None
     if judged is not None:
         sessions = Session(runnable(source), options.providers), Session(pruned, options.providers)
-        limit, batch = options.target_of("latency") if len(removed) else None, options.latency_batch
+        limit = None if not len(removed) or options.latency_table else options.target_of("latency")
+        batch = options.latency_batch
         with run.stage("comparing", len(judged)) as advance:
             timed = () if limit else (batch,)
             comparison = compare_models(*sessions, judged, batch=options.batch, latency_batches=timed, advance=advance)
@@ -638,6 +711,7 @@ def _carry_out(
         seconds=run.seconds,
         notes=(*run.notes, *trace.left_alone()) if len(removed) else (_NOTHING,),
         latency=search,
+        drop=drop,
     )
     for path in report:
         write_report(summary, path)

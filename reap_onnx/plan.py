@@ -18,7 +18,7 @@ from reap_onnx.graph.channels import Labels, varying
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.options import MaxDrop, PruneOptions, Target
 from reap_onnx.version import VERSION
 
 FORMAT = 1
@@ -53,8 +53,8 @@ class Plan:
     weights: dict[tuple[str, int], np.ndarray]
 
     @property
-    def targets(self) -> tuple[Target, ...]:
-        """What the pruned model was to cost.
+    def targets(self) -> tuple[Target | MaxDrop, ...]:
+        """What the pruned model was to cost, and to lose at most.
 
         Raises
         ------
@@ -63,7 +63,8 @@ class Plan:
         """
         try:
             found = self.options["target"]
-            return tuple(Target(**target) for target in ([found] if isinstance(found, dict) else found))
+            entries = [found] if isinstance(found, dict) else found
+            return tuple(MaxDrop(**entry) if "drop" in entry else Target(**entry) for entry in entries)
         except (KeyError, TypeError, UsageError) as error:
             raise PlanError("the plan says nothing of a target that this version knows", _HINT) from error
 
@@ -129,7 +130,16 @@ def make_plan(
     nodes = trace.network.nodes
     named = {(nodes[slot.node].outputs[0], slot.input): value for slot, value in weights.items()}
     inputs = {name: list(trace.network.shapes[name]) for name in trace.network.inputs}
-    return Plan(source_sha256, asdict(options), data, inputs, kept, named)
+    return Plan(source_sha256, _values(options), data, inputs, kept, named)
+
+
+def _values(options: PruneOptions) -> dict[str, Any]:
+    """Options as JSON values; a metric that is a function goes by its name."""
+    values = asdict(options)
+    for target in values["target"] if isinstance(values["target"], tuple) else [values["target"]]:
+        if callable(target.get("metric")):
+            target["metric"] = getattr(target["metric"], "__name__", "metric")
+    return values
 
 
 def read_plan(plan: Plan, trace: Trace) -> tuple[Labels, dict[Slot, np.ndarray]]:

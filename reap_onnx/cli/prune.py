@@ -12,7 +12,8 @@ from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
-from reap_onnx.options import Kind, PruneOptions, Target, parse_memory
+from reap_onnx.options import Kind, MaxDrop, PruneOptions, Target, parse_memory
+from reap_onnx.overrides import read_overrides
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -24,6 +25,8 @@ EXAMPLES = """Examples:
   reap-onnx prune model.onnx -o pruned.onnx --data samples.npz --latency 0.6 --size 4MB
 
   reap-onnx prune model.onnx -o pruned.onnx --stats stats.npz --macs 0.4
+
+  reap-onnx prune model.onnx -o pruned.onnx --data samples.npz --max-drop 1% --eval-data labelled.npz
 
   reap-onnx prune model.onnx --data samples.npz --params 50% --dry-run --plan plan.json
 
@@ -64,6 +67,9 @@ def prune(
         ),
     ] = None,
     latency_batch: flags.LatencyBatch = 1,
+    latency_table: flags.LatencyTable = None,
+    max_drop: flags.MaxDrop = None,
+    metric: flags.Metric = None,
     output: flags.Output = None,
     samples: flags.Samples = None,
     seed: flags.Seed = 0,
@@ -80,6 +86,7 @@ def prune(
     round_to: flags.RoundTo = None,
     max_cut: flags.MaxCut = 0.9,
     min_channels: flags.MinChannels = 1,
+    overrides: flags.Overrides = None,
     effort: flags.Effort = "default",
     memory: flags.Memory = None,
     provider: flags.Providers = None,
@@ -99,14 +106,16 @@ def prune(
 ) -> None:
     """Remove channels and refit the layers that read them, without training."""
     options = PruneOptions(
-        target=_targets({"macs": macs, "params": params, "size": size, "latency": latency}),
+        target=_targets({"macs": macs, "params": params, "size": size, "latency": latency}, max_drop, metric),
         round_to=flags.read_step(round_to),
         freeze=tuple(freeze or ()),
         max_cut=max_cut,
         min_channels=min_channels,
+        overrides=() if overrides is None else read_overrides(overrides),
         seed=seed,
         batch=batch,
         latency_batch=latency_batch,
+        latency_table=None if latency_table is None else str(latency_table),
         providers=tuple(provider or ("cpu",)),
         memory=None if memory is None else parse_memory(memory),
         method=flags.read_effort(effort),
@@ -136,9 +145,15 @@ def prune(
     show(result.summary, json=json)
 
 
-def _targets(texts: Mapping[Kind, str | None]) -> tuple[Target, ...]:
-    given = tuple(Target.parse(kind, text) for kind, text in texts.items() if text is not None)
+def _targets(
+    texts: Mapping[Kind, str | None], max_drop: str | None, metric: str | None
+) -> tuple[Target | MaxDrop, ...]:
+    given: list[Target | MaxDrop] = [Target.parse(kind, text) for kind, text in texts.items() if text is not None]
+    if max_drop is not None:
+        given.append(MaxDrop.parse(max_drop, metric))
+    elif metric is not None:
+        raise UsageError("--metric goes with --max-drop", "one point of it is --max-drop 1%")
     if not given:
-        flags_of = ", ".join(f"--{kind}" for kind in texts)
+        flags_of = ", ".join(f"--{kind}" for kind in (*texts, "max-drop"))
         raise UsageError(f"no target: one of {flags_of} is needed", "half of the multiply-accumulates is --macs 0.5")
-    return given
+    return tuple(given)

@@ -13,6 +13,7 @@ from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
 from reap_onnx.errors import UsageError
 from reap_onnx.options import Kind, PruneOptions, Target, parse_memory
+from reap_onnx.overrides import read_overrides
 from reap_onnx.report.progress import progress_on_stderr
 
 EXAMPLES = """Examples:
@@ -80,6 +81,7 @@ def sweep(
     round_to: flags.RoundTo = None,
     max_cut: flags.MaxCut = 0.9,
     min_channels: flags.MinChannels = 1,
+    overrides: flags.Overrides = None,
     effort: flags.Effort = "default",
     memory: flags.Memory = None,
     provider: flags.Providers = None,
@@ -96,6 +98,7 @@ def sweep(
         freeze=tuple(freeze or ()),
         max_cut=max_cut,
         min_channels=min_channels,
+        overrides=() if overrides is None else read_overrides(overrides),
         seed=seed,
         batch=batch,
         latency_batch=latency_batch,

@@ -166,3 +166,9 @@ class Dataset:
         """Views of ``size`` samples at a time, in order; the last batch holds what remains."""
         for start in range(0, len(self), size):
             yield {name: array[start : start + size] for name, array in self.inputs.items()}
+
+    def halves(self, seed: int, multiple: int = 1) -> tuple[Dataset, Dataset]:
+        """Two halves of equal size, a multiple of ``multiple``, drawn by ``seed``; samples keep their order."""
+        order, size = np.random.default_rng([seed, len(self)]).permutation(len(self)), len(self) // 2
+        size -= size % multiple
+        return self.subset(np.sort(order[:size])), self.subset(np.sort(order[size : 2 * size]))

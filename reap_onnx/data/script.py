@@ -1,4 +1,4 @@
-"""The user's own script as a source of samples."""
+"""The user's own script: as a source of samples, as a metric."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import inspect
 import runpy
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from reap_onnx.errors import DataError, ReapError
 
@@ -17,12 +18,26 @@ DEFAULT_FUNCTION = "load_data"
 _RUN_NAME = "reap_onnx_samples"
 
 
-def split_script(text: str) -> tuple[Path, str] | None:
+def split_script(text: str, default: str = DEFAULT_FUNCTION) -> tuple[Path, str] | None:
     """``path.py`` or ``path.py:function`` taken apart; None for anything else."""
     if text.endswith(".py"):
-        return Path(text), DEFAULT_FUNCTION
+        return Path(text), default
     path, separator, function = text.rpartition(":")
     return (Path(path), function) if separator and path.endswith(".py") and function.isidentifier() else None
+
+
+def load_function(path: Path, function: str) -> Callable[..., Any]:
+    """Run the script and take one of its functions; call it inside ``script_errors``.
+
+    Raises
+    ------
+    DataError
+        The script has no such function.
+    """
+    found: Callable[..., Any] | None = runpy.run_path(str(path), run_name=_RUN_NAME).get(function)
+    if not callable(found):
+        raise DataError(f"{path} has no function {function!r}", f"define it, or name another: {path}:FUNCTION")
+    return found
 
 
 def call_script(path: Path, function: str) -> object:
@@ -33,10 +48,7 @@ def call_script(path: Path, function: str) -> object:
     DataError
         The script has no such function, or it needs arguments.
     """
-    names = runpy.run_path(str(path), run_name=_RUN_NAME)
-    loader = names.get(function)
-    if not callable(loader):
-        raise DataError(f"{path} has no function {function!r}", f"define it, or name another: {path}:FUNCTION")
+    loader = load_function(path, function)
     try:
         inspect.signature(loader).bind()
     except TypeError as error:

@@ -45,6 +45,11 @@ class Group:
         """Channels where they are made."""
         return len(self.units) * self.channels
 
+    @property
+    def made_as(self) -> list[str]:
+        """Names that patterns know the group by: its own, those of the nodes that make it, and of their outputs."""
+        return [self.name, *(name for layer in self.makers for name in (layer.node.name, *layer.node.outputs))]
+
 
 def find_groups(trace: Trace) -> list[Group]:
     """All groups in the order of the graph, frozen ones included."""

@@ -107,7 +107,7 @@ class _Search:
 
     def __init__(self, budget: Budget, curves: Sequence[Curve]) -> None:
         self.budget = budget
-        self._full = [curve.width for curve in curves]
+        self._full = [curve.choices()[0] for curve in curves]
         full, least = (budget.cost([curve.choices()[end] for curve in curves]) for end in (0, -1))
         self._low, self._high = least, full if full > budget.most else math.inf  # the original is no answer then
         self._fitted = self._failed = False

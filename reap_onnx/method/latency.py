@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from reap_onnx.data.times import Time
+from reap_onnx.errors import DataError
 from reap_onnx.graph.cost import elements_cost, weight_sides
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.trace import Trace
@@ -52,20 +55,110 @@ def latency_cost(
         Samples in a run.
     """
     full = [curve.width for curve in curves]
-    tables, untouched = [], 0.0
+    timed = list(_timed(trace, groups, curves, timer, batch, advance))
+    factor = profile.layers / max(sum(layer.alone for layer in timed), 1e-9)
+    return _cost(trace, groups, full, [layer.scaled(factor) for layer in timed], profile)
+
+
+def foreign_cost(
+    trace: Trace,
+    groups: Sequence[Group],
+    curves: Sequence[Curve],
+    timer: Timer,
+    times: Sequence[Time],
+    batch: int = 1,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[TableCost, list[str]]:
+    """Milliseconds of a run on a device that is known by the times of its layers alone, and the layers without one.
+
+    How the time of a layer falls with its widths is measured here; at full width it is what the device takes. A time
+    of several layers is parted among them as they are timed here, a layer without a time is as much slower or faster
+    than here as the others together are. What is no layer takes time in proportion to the elements computed.
+
+    Raises
+    ------
+    DataError
+        No layer has a time.
+    """
+    full = [curve.width for curve in curves]
+    timed = list(_timed(trace, groups, curves, timer, batch, advance))
+    here = {layer.node: layer.alone for layer in timed}
+    there, others = defaultdict[int, float](float), 0.0
+    for time, reached in layers_of(trace, times):
+        known = [node for node in reached if node in here]
+        for node in known:
+            there[node] += time.ms * here[node] / sum(here[other] for other in known)
+        others += 0.0 if known else time.ms
+    if not there:
+        raise DataError("the times are of no layer of the model", "give the names of its nodes, as inspect lists them")
+    usual = sum(there.values()) / sum(here[node] for node in there)
+    scaled = [layer.scaled(there[layer.node] / layer.alone if layer.node in there else usual) for layer in timed]
+    layers = sum(layer.alone for layer in scaled)
+    missing = [trace.network.nodes[node].name for node in here if node not in there]
+    return _cost(trace, groups, full, scaled, Profile(layers + others, layers, others)), missing
+
+
+def layers_of(trace: Trace, times: Sequence[Time]) -> list[tuple[Time, list[int]]]:
+    """The layers that every time is of, by the index of their nodes; none for what is no layer.
+
+    A time that is known to be of a layer but names another node, as where a Conv runs together with its Relu, is of
+    the nearest layer before that node that no other time is of.
+    """
+    network, layers = trace.network, {layer.node.index for layer in trace.layers}
+    named = {node.name: node for node in network.nodes} | network.producer
+    nodes = [[named[name] for name in time.names if name in named] for time in times]
+    found = [sorted({node.index for node in each if node.index in layers}) for each in nodes]
+    taken = {index for each in found for index in each}
+    order = sorted(range(len(times)), key=lambda i: min((node.index for node in nodes[i]), default=0))
+    for i in order:
+        if times[i].layer and not found[i]:
+            before = [
+                index for node in nodes[i] for index in network.ancestors(node.outputs) if index in layers - taken
+            ]
+            found[i] = [max(before)] if before else []
+            taken.update(found[i])
+    return list(zip(times, found, strict=True))
+
+
+class _Timed(NamedTuple):
+    """A layer timed alone: index of its node, milliseconds at full width, and over the widths that it is cut to."""
+
+    node: int
+    alone: float
+    table: Table | None
+
+    def scaled(self, factor: float) -> _Timed:
+        """The same layer on a machine that takes this many times as long."""
+        table = self.table and replace(self.table, values=self.table.values * factor)
+        return _Timed(self.node, self.alone * factor, table)
+
+
+def _timed(
+    trace: Trace,
+    groups: Sequence[Group],
+    curves: Sequence[Curve],
+    timer: Timer,
+    batch: int,
+    advance: Callable[[int], None],
+) -> Iterator[_Timed]:
+    """Every layer that can be timed alone, in the order of the graph."""
+    full = [curve.width for curve in curves]
     for layer in trace.layers:
         operator, sides = find_operator(trace.network, layer.node, batch), weight_sides(trace, list(groups), layer)
-        if operator is not None and sides:
-            tables.append(_table(operator, sides, curves, timer))
-        elif operator is not None:
-            untouched += timer(operator).alone
+        if operator is not None:
+            table = _table(operator, sides, curves, timer) if sides else None
+            yield _Timed(layer.node.index, _at(table, full) if table else timer(operator).alone, table)
         advance(1)
-    alone = sum(_at(table, full) for table in tables)
-    factor = profile.layers / max(alone + untouched, 1e-9)
-    tables = [replace(table, values=table.values * factor) for table in tables]
+
+
+def _cost(
+    trace: Trace, groups: Sequence[Group], full: Sequence[int], timed: Sequence[_Timed], profile: Profile
+) -> TableCost:
+    """Layers that can be cut by their tables, other operators by their elements, the rest as it is."""
+    alone = sum(layer.alone for layer in timed if layer.table)
     per_unit = profile.others * elements_cost(trace, list(groups))
-    fixed = max(profile.run - factor * alone - float(per_unit @ np.array(full)), 0.0)
-    return TableCost(fixed, per_unit, tuple(tables))
+    fixed = max(profile.run - alone - float(per_unit @ np.array(full)), 0.0)
+    return TableCost(fixed, per_unit, tuple(layer.table for layer in timed if layer.table))
 
 
 def _at(table: Table, kept: Sequence[int]) -> float:
@@ -91,8 +184,8 @@ def _table(operator: Operator, sides: dict[int, Side], curves: Sequence[Curve], 
 
 
 def _sizes(side: Side, curves: Sequence[Curve], points: int) -> list[int]:
-    """Sizes of an axis between the smallest and the largest that the curves allow, ascending."""
-    found = set()
+    """Sizes of an axis between the smallest and the largest that the curves allow, and the whole one, ascending."""
+    found = {round(side([curve.width for curve in curves]))}
     for share in np.linspace(0, 1, points):
         choices = [curve.choices() for curve in curves]
         found.add(round(side([kept[round(share * (len(kept) - 1))] for kept in choices])))

@@ -20,6 +20,7 @@ from reap_onnx.numerics.allocate import Curve
 from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import Path, removal_path
 from reap_onnx.options import PruneOptions
+from reap_onnx.overrides import merge_overrides
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.shards import HERE, Workers
 from reap_onnx.runtime.statistics import Tap
@@ -174,11 +175,17 @@ def _weigh(sensitivity: Sensitivity, item: tuple[GroupPath, Statistics], advance
 def curve(path: GroupPath, options: PruneOptions, step: int | None = None) -> Curve:
     """What the allocation is told about a group: its weighted error path, steps and smallest width.
 
-    ``step`` is in channels; by default that of the options, or 1 where they leave it to timing.
+    ``step`` is in channels; by default that of the options, or 1 where they leave it to timing. Overrides come first.
     """
     units = len(path.group.units)
     channels = path.group.channels
-    step = step or (options.round_to if isinstance(options.round_to, int) else 1)
+    own = merge_overrides(options.overrides, path.group.made_as)
+    errors = path.weight * path.path.errors
+    if own.keep is not None:
+        return Curve(units, errors, least=own.keep // channels, most=own.keep // channels)
+    step = own.round_to or step or (options.round_to if isinstance(options.round_to, int) else 1)
     step //= math.gcd(step, channels)
-    least = max(1, math.ceil(options.min_channels / channels), units - math.floor(units * options.max_cut + 1e-9))
-    return Curve(units, path.weight * path.path.errors, step=step, least=min(units, least))
+    max_cut = options.max_cut if own.max_cut is None else own.max_cut
+    min_channels = own.min_channels or options.min_channels
+    least = max(1, math.ceil(min_channels / channels), units - math.floor(units * max_cut + 1e-9))
+    return Curve(units, errors, step=step, least=min(units, least))

@@ -130,6 +130,8 @@ class Curve:
         Kept counts are multiples of this number, but for the untouched width.
     least
         Smallest kept count allowed.
+    most
+        Largest kept count allowed; the width by default.
 
     Raises
     ------
@@ -141,18 +143,22 @@ class Curve:
     errors: Doubles
     step: int = 1
     least: int = 1
+    most: int | None = None
 
     def __post_init__(self) -> None:
+        if self.most is not None and not max(self.least, self.width - len(self.errors) + 1) <= self.most <= self.width:
+            raise ValueError(f"a group of {self.width} units cannot keep {self.most} at most")
         if self.step < 1 or self.least < 1 or not 1 <= len(self.errors) <= self.width:
             raise ValueError(f"a group of {self.width} units cannot have {len(self.errors)} errors, step {self.step}")
         if not np.isfinite(self.errors).all():
             raise ValueError("errors are finite")
 
     def choices(self) -> Ints:
-        """Kept counts allowed, descending; the first is the width."""
+        """Kept counts allowed, descending; the first is the largest, which need not be a multiple of the step."""
         least = max(self.least, self.width - len(self.errors) + 1)
-        kept = np.arange((self.width - 1) // self.step * self.step, least - 1, -self.step)
-        return np.concatenate([[self.width], kept])
+        most = self.width if self.most is None else self.most
+        kept = np.arange((most - 1) // self.step * self.step, least - 1, -self.step)
+        return np.concatenate([[most], kept])
 
     def error(self, kept: npt.ArrayLike) -> Doubles:
         """Error at the kept counts ``kept``, same shape."""
@@ -179,7 +185,7 @@ def allocate(curves: Sequence[Curve], cost: Cost | Sequence[Cost], budget: float
     Returns
     -------
     (G,) int64
-        Kept counts, each among its curve's choices; all widths when the budgets cover them.
+        Kept counts, each among its curve's choices; the largest of all when the budgets cover them.
 
     Raises
     ------

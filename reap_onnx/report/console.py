@@ -71,6 +71,8 @@ def render_inspection(inspection: Inspection) -> RenderableType:
     frozen = tables.frozen_table(inspection.groups)
     if frozen.rows:
         parts.append(_table(frozen))
+    if (found := inspection.prunability) is not None:
+        parts += [_table(tables.prunability_table(found)), *_lines(tables.prunability_facts(found))]
     return Group(*parts, *_lines(inspection.notes))
 
 

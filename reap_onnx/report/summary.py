@@ -52,13 +52,80 @@ class LatencySearch:
     """How widths were found that meet a latency target.
 
     ``predicted_ms`` is what the times of single operators say of the pruned model, ``original_ms`` what they say of
-    the original; ``trials`` are the models that were measured on the way, in turns with the original.
+    the original; ``trials`` are the models that were measured on the way, in turns with the original. ``source`` is the
+    file of times that the prediction is from, empty where times are of this machine.
     """
 
     batch: int
     original_ms: float
     predicted_ms: float
     trials: tuple[Latency, ...]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A metric of two models on the same samples; ``bound`` is what it really falls by at most, at 95 % confidence.
+
+    ``bound`` is None where nothing can be said: samples that the model was chosen on, a metric of one number.
+    """
+
+    samples: int
+    before: float
+    after: float
+    bound: float | None
+
+    @property
+    def drop(self) -> float:
+        """What the metric falls by."""
+        return round(self.before - self.after, 12)  # shares of the same samples: no rounding decides
+
+
+@dataclass(frozen=True)
+class DropTrial:
+    """A network tried: its share of the original's cost, and what it loses on the samples that decide."""
+
+    share: float
+    drop: float
+
+
+@dataclass(frozen=True)
+class DropSearch:
+    """How the smallest model within a drop was found.
+
+    ``decided`` is on the samples that decided between the networks tried, ``judged`` on as many others, which had no
+    part in anything; ``swept`` is the cost that the shares of the ``trials`` are of.
+    """
+
+    metric: str
+    asked: float
+    swept: str
+    decided: Judgement
+    judged: Judgement
+    trials: tuple[DropTrial, ...]
+
+
+@dataclass(frozen=True)
+class GroupLimit:
+    """The fewest channels that a group can keep, all others being whole."""
+
+    name: str
+    width: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Prunability:
+    """How much of a network is needed: the smallest share of its parameters, the fewest channels of each group.
+
+    The whole network was measured, with layers refitted quickly; ``error`` is what its widths were predicted to
+    do to the outputs, relative to their variance. The groups are read off their error paths at that same error.
+    """
+
+    params: float
+    error: float
+    groups: tuple[GroupLimit, ...]
+    search: DropSearch
 
 
 @dataclass(frozen=True)
@@ -90,13 +157,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``inspect`` found: every group, and the share of MACs that layers touching a prunable group have."""
+    """What ``inspect`` found: every group, and the share of MACs that layers touching a prunable group have.
+
+    ``prunability`` is None where it was not asked for.
+    """
 
     source: str
     cost: Cost
     groups: tuple[GroupRow, ...]
     reach: float
     notes: tuple[str, ...] = ()
+    prunability: Prunability | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +198,8 @@ class Summary:
     """What ``prune`` or ``apply`` did.
 
     ``wiring_error`` is the largest relative difference found by the wiring check;
-    ``seconds`` maps each stage to its wall-clock time; ``latency`` says how a latency target was met.
+    ``seconds`` maps each stage to its wall-clock time; ``latency`` says how a latency target was met, ``drop`` how the
+    smallest model within a drop was found.
     """
 
     source: str
@@ -141,6 +213,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     latency: LatencySearch | None = None
+    drop: DropSearch | None = None
 
 
 @dataclass(frozen=True)

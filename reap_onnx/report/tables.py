@@ -11,11 +11,13 @@ from reap_onnx.report.summary import (
     Calibrated,
     Comparison,
     Cost,
+    DropSearch,
     Frontier,
     GroupRow,
     Inspection,
     Latency,
     LatencySearch,
+    Prunability,
     Summary,
 )
 
@@ -52,6 +54,8 @@ def result_table(summary: Summary) -> Table:
     if comparison is not None:
         rows += _comparison_rows(comparison)
         notes.append(_how_compared(comparison))
+    if summary.drop is not None:
+        rows += _drop_rows(summary.drop)
     return Table("Result", _BEFORE_AFTER, tuple(rows), " ".join(notes))
 
 
@@ -109,6 +113,25 @@ def free_table(groups: Iterable[GroupRow]) -> Table:
         tuple((*_whose(group), str(group.width), *_costs(group)) for group in free),
         f"MACs and parameters of the layers that make or read the channels; {MACS}.",
     )
+
+
+def prunability_table(found: Prunability) -> Table:
+    """The fewest channels of each group, and the smallest share of the parameters."""
+    rows = tuple(
+        (group.name, str(group.width), str(group.kept), fmt.ratio(group.width, group.kept)) for group in found.groups
+    )
+    return Table(
+        f"Prunability: {fmt.percent(found.params)} of the parameters are needed",
+        (Column("group, if cut alone"), Column("channels", True), Column("needed", True), Column("", True)),
+        rows,
+        "Layers are refitted quickly here: prune loses less. The share of parameters was measured; channels of a group "
+        "are predicted from its error path, at the error in the outputs that was predicted of the network measured.",
+    )
+
+
+def prunability_facts(found: Prunability) -> tuple[str, ...]:
+    """What the shares mean and where they are from."""
+    return tuple(_drop_facts(found.search))
 
 
 def frozen_table(groups: Iterable[GroupRow]) -> Table:
@@ -189,7 +212,27 @@ def facts(summary: Summary) -> tuple[str, ...]:
     if summary.latency is not None and summary.latency.trials:
         ratios = ", ".join(f"{latency.ratio:.3f}" for latency in summary.latency.trials)
         lines.append(f"Latency over that of the original, measured on the way: {ratios}.")
+    if summary.latency is not None and summary.latency.source:
+        lines.append(f"The latency target is predicted from {summary.latency.source}; no such device was measured.")
+    if summary.drop is not None:
+        lines += _drop_facts(summary.drop)
     return (*lines, *summary.notes)
+
+
+def _drop_facts(drop: DropSearch) -> list[str]:
+    """What a drop was decided on, what it is worth, and what was tried."""
+    judged, tried = drop.judged, ", ".join(f"{t.share:.3f}: {100 * t.drop:.2f}" for t in drop.trials)
+    surely = (
+        "no bound follows from a metric that gives one number."
+        if judged.bound is None
+        else f"at 95 % confidence it falls by less than {100 * judged.bound:.2f} points."
+    )
+    return [
+        f"Drop: {100 * drop.decided.drop:.2f} points of {drop.metric} on the {drop.decided.samples} samples that "
+        f"decided, {100 * drop.asked:.3g} allowed; {100 * judged.drop:.2f} on {judged.samples} others, which had no "
+        f"part in it: {surely}",
+        f"{len(drop.trials)} networks were tried, {_KINDS[drop.swept]} kept and points lost: {tried}.",
+    ]
 
 
 def check_commands(original: str, pruned: str) -> tuple[str, ...]:
@@ -204,6 +247,7 @@ def check_commands(original: str, pruned: str) -> tuple[str, ...]:
     return shlex.join(first), shlex.join([*second, "--validate", "--check-error-stat", "median", "--rtol", "0.1"])
 
 
+_KINDS = {"macs": "MACs", "params": "parameters"}
 _WHOSE = (Column("group"), Column("made by"), Column("read by"))
 _COSTS = (Column("MACs", True), Column("parameters", True))
 _BEFORE_AFTER = (Column(""), Column("before", True), Column("after", True), Column("after / before", True))
@@ -241,6 +285,14 @@ def _comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     return rows
 
 
+def _drop_rows(drop: DropSearch) -> list[tuple[str, ...]]:
+    named = (f"{drop.metric}, deciding", drop.decided), (f"{drop.metric}, others", drop.judged)
+    return [
+        (name, fmt.percent(found.before), fmt.percent(found.after), fmt.points(found.before, found.after))
+        for name, found in named
+    ]
+
+
 def _latency_row(latency: Latency) -> tuple[str, ...]:
     before, after = latency.original_ms, latency.pruned_ms
     return (
@@ -253,7 +305,7 @@ def _latency_row(latency: Latency) -> tuple[str, ...]:
 
 def _predicted_row(search: LatencySearch) -> tuple[str, ...]:
     before, after = search.original_ms, search.predicted_ms
-    name = f"latency, batch {search.batch}, predicted"
+    name = f"latency, batch {search.batch}, predicted" + (" for the device" if search.source else "")
     return (name, fmt.milliseconds(before), fmt.milliseconds(after), fmt.ratio(before, after))
 
 

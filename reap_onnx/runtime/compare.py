@@ -164,7 +164,7 @@ class _Classes:
         self.agreed += int(np.count_nonzero(top == pruned_top))
         if self.labels is not None:
             labels = self.labels[self.samples : self.samples + count]
-            _check_labels(labels, scores.shape[1])
+            check_labels(labels, scores.shape[1])
             self.right_original += int(np.count_nonzero(top == labels))
             self.right_pruned += int(np.count_nonzero(pruned_top == labels))
         self.samples += count
@@ -196,7 +196,14 @@ def _names(names: set[str] | tuple[str, ...]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _check_labels(labels: np.ndarray, classes: int) -> None:
+def check_labels(labels: np.ndarray, classes: int) -> None:
+    """See that labels are classes of the model's first output.
+
+    Raises
+    ------
+    DataError
+        One is not.
+    """
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise DataError(

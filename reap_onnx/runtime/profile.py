@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from reap_onnx.data.times import LAYERS
 from reap_onnx.errors import OutputError
 from reap_onnx.model.operator import Operator
 from reap_onnx.model.save import write_text
@@ -32,7 +33,6 @@ CACHE = "REAP_ONNX_CACHE"  # environment variable: the folder that times are kep
 _RUNS, _SECONDS, _MOST = 7, 0.03, 60  # runs at least, seconds to fill with them, runs at most
 _COLD = 2  # first runs, which do not count
 _LEAST = 1e-4  # milliseconds: whole microseconds are counted, so that a quick operator takes none
-_LAYERS = ("Conv", "Gemm", "MatMul")  # part of the name of every operator that mixes channels
 _START = 0.005  # milliseconds that starting an operator takes at most
 _BEFORE, _AFTER = "ReorderInput", "ReorderOutput"  # change the layout of data: NCHW, or blocks of channels
 
@@ -68,7 +68,7 @@ def profile_model(
     layers, others = 0.0, 0.0
     kernels = _kernels(_run_profiled(model, feeds, providers))
     for (op, _), times in kernels.items():
-        if any(name in op for name in _LAYERS):
+        if any(name in op for name in LAYERS):
             layers += _typical(times) / 1e3
         else:
             others += _typical(times) / 1e3

@@ -24,7 +24,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        ([*PRUNE, "-o", "p.onnx"], "error: no target: one of --macs, --params, --size, --latency is needed"),
+        (
+            [*PRUNE, "-o", "p.onnx"],
+            "error: no target: one of --macs, --params, --size, --latency, --max-drop is needed",
+        ),
         ([*PRUNE, "-o", "p.onnx", "--macs", "0.5", "--latency", "fast"], "error: --latency 'fast' is not a number"),
         ([*PRUNE, "-o", "p.onnx", "--latency", "4"], "hint: a fraction kept, --latency 0.5, or an absolute value"),
         ([*PRUNE, "-o", "p.onnx", "--size", "224"], "pixels of images are --image-size"),
@@ -58,11 +61,11 @@ def test_wrong_usage_is_status_2_and_named(capsys: pytest.CaptureFixture[str], a
     ("verb", "words"),
     [
         ([], "inspect prune calibrate sweep apply compare demo --version"),
-        (["inspect"], "MODEL --data --freeze --json"),
+        (["inspect"], "MODEL --data --freeze --prunability --max-drop --metric --eval-data --json"),
         (
             ["prune"],
-            "MODEL --output -o --data --stats --macs --params --size --latency --latency-batch --effort "
-            "--round-to --freeze --max-cut --min-channels --seed "
+            "MODEL --output -o --data --stats --macs --params --size --latency --latency-batch --latency-table "
+            "--max-drop --metric --effort --round-to --freeze --max-cut --min-channels --overrides --seed "
             "--samples --batch --provider --preset --mean --std --image-size --crop --layout --color --eval-data "
             "--dry-run "
             "--plan --keep-failed --force --report --json --quiet -q",
