@@ -423,7 +423,7 @@ def sweep(
         raise failure
     frontier = Frontier(
         source.name, targets[0].kind, cost_of(given.trace.network), tuple(points), written=write is not None,
-        seconds=run.seconds, notes=(*dict.fromkeys(run.notes), *notes),
+        seconds=run.seconds, notes=(*run.notes, *notes),
     )  # fmt: skip
     for path in report:
         write_report(frontier, path)
@@ -563,7 +563,8 @@ def _refit(
     """On the samples, in full; or on the statistics alone."""
     if in_full:
         return refit(calibration, kept, options, run)
-    run.notes += [_FROM_STATS] if _FROM_STATS not in run.notes else []
+    if _FROM_STATS not in run.notes:
+        run.notes.append(_FROM_STATS)
     with run.stage("refit"):
         return quick_refit(calibration, kept)
 

@@ -252,7 +252,7 @@ class Checkpoint:
         Raises
         ------
         OutputError
-            The file is damaged, or of another model, other samples or other options.
+            The file is damaged, or of another model, other samples, other options or another version.
         """
         if not self.path.exists():
             return 0, {}
@@ -260,8 +260,9 @@ class Checkpoint:
         try:
             document, arrays = _read(self.path, "checkpoint")
             origin, layers = _unpack(document, arrays)
-            if origin != self._origin:
-                raise OutputError(f"{self.path}: begun with another model, other samples or other options", hint)
+            if origin != self._origin or document["reap_onnx"] != VERSION:
+                told = "begun with another model, other samples, other options or another version of reap-onnx"
+                raise OutputError(f"{self.path}: {told}", hint)
             return int(document["done"]), {trace.network.producer[name].index: b for name, b in layers.items()}
         except (StatsError, KeyError, TypeError, ValueError) as error:
             raise OutputError(f"{self.path}: cannot be gone on from: it is damaged", hint) from error

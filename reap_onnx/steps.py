@@ -45,7 +45,7 @@ from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import probe, probe_sizes
-from reap_onnx.runtime.shards import HERE, Measurement, Workers, cut_shards, measure_shard, merge_sums
+from reap_onnx.runtime.shards import HERE, Measurement, Workers, add_sums, cut_shards, measure_shard
 from reap_onnx.runtime.statistics import Tap, samples_needed
 from reap_onnx.stats import Checkpoint, Stats, read_stats
 from reap_onnx.version import VERSION
@@ -250,14 +250,13 @@ def _statistics(
     how = Measurement(
         trace.network, tuple(taps.values()), len(enough), options.batch, rows, options.seed, options.providers, memory
     )
-    sums: Statistics
     done, sums = checkpoint.load(trace) if checkpoint else (0, {})
     if done:
         run.notes.append(f"Went on from {done} of {len(shards)} shards of samples that an earlier run measured.")
     with run.stage("collecting statistics", len(enough)) as advance:
         advance(sum(len(shard.dataset) for shard in shards[:done]))
         for number, more in enumerate(workers.run(measure_shard, how, shards[done:], advance), done + 1):
-            sums = merge_sums(sums, more, memory)
+            add_sums(sums, more, memory)
             if checkpoint:
                 checkpoint.save(number, trace, sums)
     return sums

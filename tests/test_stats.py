@@ -187,8 +187,13 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(place: Path, tmp_path: Pat
     begun = (tmp_path / "stats.npz.partial").read_bytes()
     other = replace(HALF, seed=1)
     for data, options in ((SAMPLES, other), (SAMPLES[::-1], HALF), (SAMPLES[:449], HALF)):
-        with pytest.raises(OutputError, match="begun with another model, other samples or other options"):
+        with pytest.raises(OutputError, match="begun with another model, other samples, other options"):
             pipeline.calibrate(place / "net.onnx", data, output=out, options=options)
+    rewritten(tmp_path / "stats.npz.partial", tmp_path / "older.npz", reap_onnx="0.0.1").replace(
+        tmp_path / "stats.npz.partial"
+    )
+    with pytest.raises(OutputError, match="another version"):
+        pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF)
     (tmp_path / "stats.npz.partial").write_bytes(begun[:-10])
     with pytest.raises(OutputError, match="damaged"):
         pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF)

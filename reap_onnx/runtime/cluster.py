@@ -7,10 +7,11 @@ which makes no difference.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -42,47 +43,56 @@ def workers_at(address: str | None) -> Iterator[Workers]:
     if address is None:
         yield HERE
         return
-    with Cluster(address) as cluster:
-        yield cluster
-
-
-class Cluster(AbstractContextManager["Cluster"]):
-    """Workers of a dask scheduler; see :func:`workers_at`."""
-
-    def __init__(self, address: str) -> None:
+    try:
+        from dask import config
+        from distributed import Client
+    except ImportError as error:
+        raise ClusterError("--dask needs dask.distributed", 'pip install "reap-onnx[dask]"') from error
+    settings = {"distributed.admin.large-graph-warning-threshold": "100GB"}  # samples are meant to be in the tasks
+    with _loggers_silent("distributed", "distributed.client", "tornado.application"), config.set(settings):
         try:
-            from dask import config
-            from distributed import Client
-        except ImportError as error:
-            raise ClusterError("--dask needs dask.distributed", 'pip install "reap-onnx[dask]"') from error
-        config.set({"distributed.admin.large-graph-warning-threshold": "100GB"})  # samples are meant to be in the tasks
-        try:
-            self._client: Any = Client(address, timeout=PATIENCE, set_as_default=False)
+            client: Any = Client(address, timeout=PATIENCE, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ClusterError(f"no dask scheduler answers at {address}", _HINT) from error
-        try:
-            self._client.wait_for_workers(1, timeout=PATIENCE)
-            self._check_versions(address)
-        except TimeoutError as error:
-            self._client.close()
-            raise ClusterError(f"the dask scheduler at {address} has no workers", _HINT) from error
-        except ClusterError:
-            self._client.close()
-            raise
+        with client:
+            _check_workers(client, address)
+            yield Cluster(client)
 
-    def __exit__(self, *_: object) -> None:
-        """Leave the cluster; what is under way there is dropped."""
-        self._client.close()
 
-    def _check_versions(self, address: str) -> None:
-        try:
-            found = set(self._client.run(_version).values())
-        except Exception as error:  # whatever keeps a worker from loading the package
-            reason = " ".join(str(error).split())[:200]
-            raise ClusterError(f"the workers at {address} do not load reap-onnx: {reason}", _HINT_VERSION) from error
-        if found != {VERSION}:
-            others = ", ".join(sorted(found - {VERSION}))
-            raise ClusterError(f"workers at {address} have reap-onnx {others}, here is {VERSION}", _HINT_VERSION)
+@contextmanager
+def _loggers_silent(*names: str) -> Iterator[None]:
+    """What dask has to say of lost connections is said in an error of our own, without its tracebacks."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _check_workers(client: Any, address: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except TimeoutError as error:
+        raise ClusterError(f"the dask scheduler at {address} has no workers", _HINT) from error
+    try:
+        found = set(client.run(_version).values())
+    except Exception as error:  # whatever keeps a worker from loading the package
+        reason = " ".join(str(error).split())[:200]
+        raise ClusterError(f"the workers at {address} do not load reap-onnx: {reason}", _HINT_VERSION) from error
+    if found != {VERSION}:
+        others = ", ".join(sorted(found - {VERSION}))
+        raise ClusterError(f"workers at {address} have reap-onnx {others}, here is {VERSION}", _HINT_VERSION)
+
+
+class Cluster:
+    """Workers that a client of dask reaches; see :func:`workers_at`."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
 
     def run(
         self,

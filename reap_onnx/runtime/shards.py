@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -14,7 +14,7 @@ from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 
 SHARD = 200  # samples of a shard, rounded up to whole batches; the same on any machine, since sums of floats hang on it
 
-Sums = Mapping[int, list[Equations]]
+Sums = dict[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
 
@@ -74,13 +74,13 @@ def measure_shard(how: Measurement, shard: Shard, advance: Callable[[int], None]
     return normals(measured)
 
 
-def merge_sums(sums: Sums, more: Sums, memory: int | None) -> Sums:
-    """The sums over the samples of both; those of all shards are merged one by one, in their order."""
-    if not sums:
-        return more
-    return {
-        index: [join(a, b, memory) for a, b in zip(blocks, more[index], strict=True)] for index, blocks in sums.items()
-    }
+def add_sums(sums: Sums, more: Sums, memory: int | None) -> None:
+    """Merge the sums of the next shard into those of all before it, layer by layer; ``more`` is empty afterwards."""
+    for index in list(more):
+        blocks = more.pop(index)
+        sums[index] = (
+            [join(a, b, memory) for a, b in zip(sums[index], blocks, strict=True)] if index in sums else blocks
+        )
 
 
 Shared = TypeVar("Shared")

@@ -11,7 +11,7 @@ from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import layers_to_refit
-from reap_onnx.runtime.shards import HERE, SHARD, Measurement, cut_shards, measure_shard, merge_sums
+from reap_onnx.runtime.shards import HERE, SHARD, Measurement, Sums, add_sums, cut_shards, measure_shard
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from wiring import read
 
@@ -33,9 +33,9 @@ def test_sums_of_shards_are_those_of_one_pass() -> None:
     taps = tuple(Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups))
     how = Measurement(trace.network, taps, len(SAMPLES), 50, 4000, 0, ("cpu",), None)
     seen: list[int] = []
-    sums = {}
+    sums: Sums = {}
     for more in HERE.run(measure_shard, how, cut_shards(SAMPLES, 50), seen.append):
-        sums = merge_sums(sums, more, None)
+        add_sums(sums, more, None)
     whole = normals(collect_dense(trace.network, taps, SAMPLES, batch=50, rows=4000, seed=0))
     assert sum(seen) == len(SAMPLES)
     assert sums.keys() == whole.keys()
