@@ -123,7 +123,7 @@ class MaxDrop:
 
     def show(self, drop: float) -> str:
         """A drop of this metric in words."""
-        return f"{100 * drop:.3g} points" if self.share else f"{drop:.4g}"
+        return f"{100 * drop:.3g} point{'' if drop == 0.01 else 's'}" if self.share else f"{drop:.4g}"
 
     @classmethod
     def parse(cls, text: str, metric: str | None = None) -> MaxDrop:

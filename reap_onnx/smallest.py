@@ -151,6 +151,6 @@ def _refuse(given: Given, jury: Jury, trials: Sequence[DropTrial]) -> NoReturn:
         hint = "allow a larger --max-drop, or ask for less of the others"
     raise TargetError(
         f"--max-drop is out of reach: {which} loses {jury.limit.show(least.drop)} of {jury.metric} on "
-        f"{len(jury.deciding)} samples, {jury.limit.show(jury.limit.drop)} are allowed",
+        f"{len(jury.deciding)} samples, {jury.limit.show(jury.limit.drop)} allowed",
         hint,
     )

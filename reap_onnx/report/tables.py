@@ -207,7 +207,7 @@ def _drop_facts(drop: DropSearch) -> list[str]:
     surely = (
         "no bound follows from a metric that gives one number."
         if judged.bound is None
-        else f"at 95 % confidence it falls by less than {_lost(drop, judged.bound)}."
+        else f"at 95 % confidence it falls by less than {_lost(drop, judged.bound)}{' points' if drop.share else ''}."
     )
     of = "points lost" if drop.share else "what was lost"
     return [
