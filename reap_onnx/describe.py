@@ -65,13 +65,8 @@ def describe_targets(targets: Sequence[Target | MaxDrop], trace: Trace) -> str:
 
 def _describe_one(target: Target | MaxDrop, trace: Trace) -> str:
     if isinstance(target, MaxDrop):
-        return f"drop <= {describe_drop(target.drop)}"
+        return f"drop <= {target.show(target.drop)}"
     if target.kind == "latency":
         return f"latency <= {describe_latency(target)}"
     whole = total(trace, target.kind)
     return f"{target.kind} <= {target.budget(whole) / max(whole, 1):.1%} of the original"
-
-
-def describe_drop(drop: float) -> str:
-    """A drop in words."""
-    return f"{100 * drop:.3g} points"

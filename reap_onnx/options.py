@@ -111,11 +111,19 @@ class MaxDrop:
     metric: str | Scorer | None = None
 
     def __post_init__(self) -> None:
-        shares = self.metric is None or self.metric in METRICS
-        if not (0 < self.drop < (1 if shares else math.inf)):
+        if not (0 < self.drop < (1 if self.share else math.inf)):
             raise UsageError(
                 f"--max-drop {self.drop:g} is not a drop above 0 and below 1", "one point is --max-drop 1%"
             )
+
+    @property
+    def share(self) -> bool:
+        """Whether the metric is a share, which falls by points; one of the user may be anything."""
+        return self.metric is None or self.metric in METRICS
+
+    def show(self, drop: float) -> str:
+        """A drop of this metric in words."""
+        return f"{100 * drop:.3g} point{'' if drop == 0.01 else 's'}" if self.share else f"{drop:.4g}"
 
     @classmethod
     def parse(cls, text: str, metric: str | None = None) -> MaxDrop:

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 
 from reap_onnx.data.dataset import Dataset, input_specs
-from reap_onnx.describe import describe_drop, describe_targets
+from reap_onnx.describe import describe_targets
 from reap_onnx.errors import TargetError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
@@ -59,7 +59,7 @@ class Jury:
         original = Session(runnable(given.source), options.providers)
         self._judge = Judge(original, given.judged, limit, batch=options.batch, seed=options.seed)
         self._judge.check_enough(self.deciding)
-        self._given, self.metric, self.drop = given, self._judge.name, limit.drop
+        self._given, self.metric, self.limit = given, self._judge.name, limit
 
     def judge(self, found: Found, samples: Dataset) -> Judgement:
         """Judge a pruned network."""
@@ -84,7 +84,7 @@ def find_within_drop(
     TargetError
         There is none; it is said which target is in the way.
     """
-    biases = calibration.new_biases(pairs=given.options.method.pairs)
+    limit, biases = jury.limit, calibration.new_biases(pairs=given.options.method.pairs)
     budgets, errors = _candidates(calibration, choice, kind, biases)
     whole = budgets[0].cost([curve.width for curve in choice.curves])
     trials, found, decided = list[DropTrial](), list[Found](), list[Judgement]()
@@ -95,16 +95,17 @@ def find_within_drop(
         with run.stage("judging"):
             judgement = jury.judge(network, jury.deciding)
         trials.append(DropTrial(budgets[index].cost(kept) / whole, judgement.drop))
-        if judgement.drop <= jury.drop:
+        if judgement.drop <= limit.drop:
             found[:], decided[:] = [network], [replace(judgement, bound=None)]
         return judgement.drop
 
-    find_smallest(errors, measure, jury.drop, sure=bool(given.options.targets))
+    find_smallest(errors, measure, limit.drop, sure=bool(given.options.targets))
     if not found:
         _refuse(given, jury, trials)
     with run.stage("judging"):
         judged = jury.judge(found[0], jury.others)
-    return found[0], DropSearch(jury.metric, jury.drop, kind, decided[0], judged, tuple(trials))
+    search = DropSearch(jury.metric, limit.share, limit.drop, kind, decided[0], judged, tuple(trials))
+    return found[0], search
 
 
 def find_limits(choice: Choice, groups: Sequence[Group], found: Found, search: DropSearch) -> Prunability:
@@ -149,7 +150,7 @@ def _refuse(given: Given, jury: Jury, trials: Sequence[DropTrial]) -> NoReturn:
         which = f"the largest network that meets {describe_targets(targets, given.trace)}"
         hint = "allow a larger --max-drop, or ask for less of the others"
     raise TargetError(
-        f"--max-drop is out of reach: {which} loses {describe_drop(least.drop)} of {jury.metric} on "
-        f"{len(jury.deciding)} samples, {describe_drop(jury.drop)} are allowed",
+        f"--max-drop is out of reach: {which} loses {jury.limit.show(least.drop)} of {jury.metric} on "
+        f"{len(jury.deciding)} samples, {jury.limit.show(jury.limit.drop)} allowed",
         hint,
     )

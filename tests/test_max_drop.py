@@ -139,9 +139,15 @@ def test_together_with_a_cost_both_hold() -> None:
 
 def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
     target = (Target("macs", 0.2), MaxDrop(0.01))
-    with pytest.raises(TargetError, match=r"largest network that meets macs <= 20.0% .* loses .* 1 points are allowed"):
+    with pytest.raises(
+        TargetError,
+        match=r"largest network that meets macs <= 20.0% .* loses .* points of top-1 accuracy .* 1 point allowed",
+    ):
         pipeline.prune(NET, SAMPLES, PruneOptions(target, method=FAST), output=tmp_path / "o.onnx", evaluate=labelled())
     assert list(tmp_path.iterdir()) == []
+    options = PruneOptions(MaxDrop(0.001, "error"), method=FAST)
+    with pytest.raises(TargetError, match=r"the network with .* of the cost loses .* 0.1 points allowed"):
+        pipeline.prune(NET, SAMPLES, options, evaluate=labelled())
     with pytest.raises(DataError, match=r"samples decide about a drop of 1.00%, at least 100 are needed"):
         pipeline.prune(NET, SAMPLES, PruneOptions(MaxDrop(0.01)))
 
@@ -161,7 +167,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     capsys.readouterr()
     report = tmp_path / "r.html"
     assert main([*argv, "--max-drop", "5%", "--metric", f"{tmp_path / 'm.py'}:hits", "--report", str(report)]) == 0
-    assert "points of hits on the 200 samples that decided, 5 allowed" in " ".join(capsys.readouterr().out.split())
+    assert "of hits on the 200 samples that decided, 0.05 allowed" in " ".join(capsys.readouterr().out.split())
     assert "at 95 % confidence" in report.read_text()
     assert main([*argv, "--max-drop", "5%", "--force", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["drop"]

@@ -311,7 +311,7 @@ def smallest_uniform(model: Path, data: Dataset, evaluate: Dataset, options: Pru
         return jury.judge(network, jury.deciding).drop
 
     shares = np.arange(39, 3, -1) / 40
-    found = find_smallest(((1 - shares) ** 2).tolist(), measure, jury.drop)
+    found = find_smallest(((1 - shares) ** 2).tolist(), measure, jury.limit.drop)
     return None if found is None else round(held[found], 4)
 
 

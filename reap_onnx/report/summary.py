@@ -94,10 +94,12 @@ class DropSearch:
     """How the smallest model within a drop was found.
 
     ``decided`` is on the samples that decided between the networks tried, ``judged`` on as many others, which had no
-    part in anything; ``swept`` is the cost that the shares of the ``trials`` are of.
+    part in anything; ``swept`` is the cost that the shares of the ``trials`` are of. ``share``: the metric is a share,
+    which falls by points.
     """
 
     metric: str
+    share: bool
     asked: float
     swept: str
     decided: Judgement

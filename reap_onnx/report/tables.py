@@ -221,17 +221,19 @@ def facts(summary: Summary) -> tuple[str, ...]:
 
 def _drop_facts(drop: DropSearch) -> list[str]:
     """What a drop was decided on, what it is worth, and what was tried."""
-    judged, tried = drop.judged, ", ".join(f"{t.share:.3f}: {100 * t.drop:.2f}" for t in drop.trials)
+    judged, tried = drop.judged, ", ".join(f"{t.share:.3f}: {_lost(drop, t.drop)}" for t in drop.trials)
+    unit = "points of " if drop.share else "of "
     surely = (
         "no bound follows from a metric that gives one number."
         if judged.bound is None
-        else f"at 95 % confidence it falls by less than {100 * judged.bound:.2f} points."
+        else f"at 95 % confidence it falls by less than {_lost(drop, judged.bound)}{' points' if drop.share else ''}."
     )
+    of = "points lost" if drop.share else "what was lost"
     return [
-        f"Drop: {100 * drop.decided.drop:.2f} points of {drop.metric} on the {drop.decided.samples} samples that "
-        f"decided, {100 * drop.asked:.3g} allowed; {100 * judged.drop:.2f} on {judged.samples} others, which had no "
-        f"part in it: {surely}",
-        f"{len(drop.trials)} networks were tried, {_KINDS[drop.swept]} kept and points lost: {tried}.",
+        f"Drop: {_lost(drop, drop.decided.drop)} {unit}{drop.metric} on the {drop.decided.samples} samples that "
+        f"decided, {_lost(drop, drop.asked)} allowed; {_lost(drop, judged.drop)} on {judged.samples} others, which had "
+        f"no part in it: {surely}",
+        f"{len(drop.trials)} networks were tried, {_KINDS[drop.swept]} kept and {of}: {tried}.",
     ]
 
 
@@ -287,10 +289,13 @@ def _comparison_rows(comparison: Comparison) -> list[tuple[str, ...]]:
 
 def _drop_rows(drop: DropSearch) -> list[tuple[str, ...]]:
     named = (f"{drop.metric}, deciding", drop.decided), (f"{drop.metric}, others", drop.judged)
-    return [
-        (name, fmt.percent(found.before), fmt.percent(found.after), fmt.points(found.before, found.after))
-        for name, found in named
-    ]
+    if not drop.share:
+        return [(name, f"{d.before:.4g}", f"{d.after:.4g}", f"{d.after - d.before:+.4g}") for name, d in named]
+    return [(name, fmt.percent(d.before), fmt.percent(d.after), fmt.points(d.before, d.after)) for name, d in named]
+
+
+def _lost(drop: DropSearch, amount: float) -> str:
+    return f"{100 * amount:.2f}" if drop.share else f"{amount:.4g}"
 
 
 def _latency_row(latency: Latency) -> tuple[str, ...]:
