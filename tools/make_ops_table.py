@@ -1,10 +1,8 @@
-"""Write docs/ops.md, the table of operators with a rule, from the rules themselves.
-
-Usage: python tools/make_ops_table.py
-"""
+"""Write docs/ops.md, the table of operators with a rule, from the rules themselves."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from reap_onnx.ops import Rule, all_rules, left_alone
@@ -48,4 +46,5 @@ def _first_line(doc: str | None) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     TABLE.write_text(table(), encoding="utf-8")

@@ -62,7 +62,7 @@ from reap_onnx.runtime.latency import load_sessions, measure_latency, measure_se
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.smallest import Found, Jury
-from reap_onnx.steps import Run, calibrate, read, refit
+from reap_onnx.steps import Run, measure, read, refit
 
 IMAGENET = ImageOptions(preset="imagenet")
 
@@ -300,18 +300,18 @@ def smallest_uniform(model: Path, data: Dataset, evaluate: Dataset, options: Pru
     """
     run, source = Run(Silent()), load_model(model)
     given = read(source, data, options, evaluate, None, None, run)
-    jury, calibration = Jury(given), calibrate(given.trace, given.groups, given.dataset, given.options, run)
+    jury, calibration = Jury(given), measure(given, run)
     cost, held = macs_cost(given.trace, calibration.groups), dict[int, float]()
     widths = np.array([len(group.units) for group in calibration.groups])
 
-    def measure(index: int) -> float:
+    def drop_of(index: int) -> float:
         kept = np.ceil(widths * shares[index]).astype(np.int64)
         network = Found(kept, *refit(calibration, kept, given.options, run))
         held[index] = cost(kept) / cost(widths)
         return jury.judge(network, jury.deciding).drop
 
     shares = np.arange(39, 3, -1) / 40
-    found = find_smallest(((1 - shares) ** 2).tolist(), measure, jury.limit.drop)
+    found = find_smallest(((1 - shares) ** 2).tolist(), drop_of, jury.limit.drop)
     return None if found is None else round(held[found], 4)
 
 
