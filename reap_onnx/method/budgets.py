@@ -13,6 +13,7 @@ from reap_onnx.errors import TargetError
 from reap_onnx.numerics.allocate import Cost, Curve, Ints, allocate
 
 TRIES = 10  # trials at most
+_STRETCH = 4.0  # most that a step is longer than in proportion
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class _Search:
         full, least = (budget.cost([curve.choices()[end] for curve in curves]) for end in (0, -1))
         self._low, self._high = least, full if full > budget.most else math.inf  # the original is no answer then
         self._fitted = self._failed = False
+        self._last = (0.0, 0.0)  # cost and true cost of the trial before
         self.limit = max(budget.most * budget.aim, self._low)
 
     def measure(self, kept: Ints) -> float:
@@ -136,8 +138,15 @@ class _Search:
         else:
             self._low = max(self._low, self.limit)
             self._fitted = True
-        limit = spent * budget.aim * budget.most / value
+        limit = spent + self._step(spent, value)
         outside = not self._low < limit < self._high and math.isfinite(self._high)
         bracketed = outside or (self._fitted and self._failed)
         self.limit = (self._low + self._high) / 2 if bracketed else max(limit, self._low)
         return False
+
+    def _step(self, spent: float, value: float) -> float:
+        """How far the limit moves: in proportion, or further where the true cost follows the model too slowly."""
+        missing = self.budget.aim * self.budget.most - value
+        (before, seen), self._last = self._last, (spent, value)
+        ratio = (value - seen) * spent / ((spent - before) * value) if spent != before else 1.0
+        return missing * spent / value / float(np.clip(ratio, 1 / _STRETCH, 1.0))
