@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, bootstrap
+from scipy.special import betaincinv
 
 RESAMPLES = 2000
 
@@ -44,8 +44,8 @@ def share_bound(losses: int, gains: int, samples: int, confidence: float, *, can
 
 def _limits(count: int, samples: int, confidence: float) -> tuple[float, float]:
     """Exact lower and upper limit of a probability, each of this confidence on its own."""
-    low = beta.ppf(1 - confidence, count, samples - count + 1) if count else 0.0
-    high = beta.ppf(confidence, count + 1, samples - count) if count < samples else 1.0
+    low = betaincinv(count, samples - count + 1, 1 - confidence) if count else 0.0
+    high = betaincinv(count + 1, samples - count, confidence) if count < samples else 1.0
     return float(low), float(high)
 
 
@@ -70,6 +70,8 @@ def resampled_bound(
     float
         The bound; where every sample counts the same, the fall itself.
     """
+    from scipy.stats import bootstrap  # takes a third of a second to import
+
     everything = np.arange(samples)
     alone = np.array([fall(everything[i : i + 1]) for i in range(samples)])
     if np.ptp(alone) == 0:
