@@ -111,6 +111,8 @@ class MaxDrop:
     metric: str | Scorer | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.drop, int | float):
+            raise UsageError(f"a drop of {self.drop!r} is not a number", 'text is read by MaxDrop.parse("1%")')
         if not (0 < self.drop < (1 if self.share else math.inf)):
             raise UsageError(
                 f"--max-drop {self.drop:g} is not a drop above 0 and below 1", "one point is --max-drop 1%"
@@ -251,6 +253,7 @@ class PruneOptions:
     method: Method = EFFORTS["default"]
 
     def __post_init__(self) -> None:
+        self._take()
         kinds = [target.kind for target in self.targets]
         if not kinds and self.max_drop is None:
             raise UsageError("no target", "half of the multiply-accumulates is --macs 0.5")
@@ -276,6 +279,18 @@ class PruneOptions:
             raise UsageError(f"--latency-batch {self.latency_batch} is not a positive number")
         if self.seed < 0:
             raise UsageError(f"--seed {self.seed} is negative")
+
+    def _take(self) -> None:
+        """Take a list of targets, and a path of a table; refuse what is of another type."""
+        if isinstance(self.target, list):
+            object.__setattr__(self, "target", tuple(self.target))
+        if wrong := [target for target in self.given if not isinstance(target, Target | MaxDrop)]:
+            raise UsageError(f"{wrong[0]!r} is no target", 'one is Target("macs", fraction=0.5), or MaxDrop(0.01)')
+        for name, one in (("freeze", str), ("overrides", Override)):
+            if isinstance(getattr(self, name), one):
+                raise UsageError(f"{name} is a tuple, not a single one", f"{name}=(..., )")
+        if self.latency_table is not None:
+            object.__setattr__(self, "latency_table", str(self.latency_table))
 
     @property
     def given(self) -> tuple[Target | MaxDrop, ...]:

@@ -8,7 +8,7 @@
     freeze = true
 
 Each table is headed by a pattern of node names, as for ``--freeze``. Where several name the same layer, the last says
-what it says; a layer that one of them freezes is frozen.
+what it says; a layer that one of them freezes is frozen, whatever the others say.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Override:
     def __post_init__(self) -> None:
         if not isinstance(self.freeze, bool):
             raise self._wrong("freeze", "true or false")
-        if self.max_cut is not None and not (isinstance(self.max_cut, int | float) and 0 < self.max_cut <= 1):
+        if self.max_cut is not None and not (type(self.max_cut) in (int, float) and 0 < self.max_cut <= 1):
             raise self._wrong("max_cut", "in (0, 1]")
         for name in ("min_channels", "round_to", "keep"):
             value = getattr(self, name)
@@ -61,7 +61,7 @@ class Override:
                 raise self._wrong(name, "a positive whole number")
 
     def _wrong(self, name: str, right: str) -> UsageError:
-        return UsageError(f"overrides of {self.nodes!r}: {name} = {getattr(self, name)!r} is not {right}")
+        return UsageError(f"overrides of {self.nodes!r}: {name} = {getattr(self, name)!r} is not {right}", _EXAMPLE)
 
     def matches(self, names: Collection[str]) -> bool:
         """Whether one of the names is meant."""

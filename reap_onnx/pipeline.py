@@ -73,6 +73,7 @@ from reap_onnx.steps import (
 SWEEP_TURNS = 10  # of each model in the latency of a point of a sweep
 _ALL = Target("macs", fraction=1.0)
 _FROM_STATS = "Layers are refitted from the statistics alone: with --data the model would be more accurate."
+_DECIDE = "the samples that decide on a drop must not be those of --stats"
 _NOTHING = "the target asks for nothing: the model is unchanged"
 
 Model = str | Path | onnx.ModelProto
@@ -146,7 +147,8 @@ def inspect(
     with run.stage("reading the model"):
         source = load_model(model)
         specs = input_specs(source.model)
-        dataset = None if data is None else load_dataset(data, specs, samples=fixed_batch(specs) or 1)
+        one = fixed_batch(specs) or 1
+        dataset = None if data is None else load_dataset(data, specs, images=images or ImageOptions(), samples=one)
     with run.stage("finding groups"):
         trace = trace_model(source, probe_shapes(specs, dataset), freeze)
         groups = find_groups(trace)
@@ -219,7 +221,8 @@ def calibrate(
     with run.stage("reading the model"):
         source = load_model(model)
     _check_outputs(source, (data,), file, None, (), force)
-    given = read(source, data, options or PruneOptions(_ALL), None, images, samples, run)
+    options = replace(options or PruneOptions(_ALL), target=_ALL, latency_table=None)
+    given = read(source, data, options, None, images, samples, run)
     origin = origin_of(source.sha256, given.options, given.dataset)
     checkpoint = None if file is None else Checkpoint(file, origin)
     if checkpoint and force:
@@ -303,17 +306,20 @@ def prune(
     """
     _check_samples(data, stats, dask)
     if options.max_drop is not None and stats is not None and evaluate is None:
-        raise UsageError("the samples that decide on a drop must not be those of --stats", "give others by --eval-data")
+        raise UsageError(_DECIDE, "give others by --eval-data")
     run = Run(progress or Silent())
     target_file = None if dry_run or output is None else Path(output)
     plan_file = None if plan is None else Path(plan)
     with run.stage("reading the model"):
         source = load_model(model)
-    _check_outputs(source, (data, evaluate, stats), target_file, plan_file, report, force)
+    inputs = data, evaluate, stats, options.latency_table
+    _check_outputs(source, inputs, target_file, plan_file, report, force)
     stats = _load_stats(stats, run)
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
     options, trace = given.options, given.trace
     removed, weights, search, drop = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None, None
+    if stats is not None and options.max_drop and given.judged.digest() == stats.origin.data["sha256"]:
+        raise UsageError(_DECIDE, "give others by --eval-data")
     jury = None if options.max_drop is None else Jury(given)
     if jury is not None:
         calibration = _calibration(given, stats, run, dask)
@@ -554,6 +560,8 @@ def _calibration(given: Given, stats: Stats | None, run: Run, dask: str | None) 
         with workers_at(dask) as workers:
             return measure(given, run, workers)
     check_origin(stats, given.source.sha256, given.source.name, given.options)
+    if given.dataset.digest() not in (stats.origin.data["sha256"], stats.samples.digest()):
+        run.notes.append("The statistics were measured on other samples than those that the layers are refitted on.")
     return read_calibration(stats, given, run)
 
 
@@ -617,6 +625,8 @@ def _ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
     UsageError
         They are fewer than two, of several kinds, fractions and absolute numbers, or twice the same.
     """
+    if wrong := [target for target in targets if not isinstance(target, Target)]:
+        raise UsageError(f"{wrong[0]!r} is no target of a sweep", 'one is Target("macs", fraction=0.5)')
     alike = {(target.kind, target.fraction is None) for target in targets}
     if len(set(targets)) < 2 or len(set(targets)) < len(targets) or len(alike) != 1:
         raise UsageError(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,11 +135,13 @@ def make_plan(
 
 def _values(options: PruneOptions) -> dict[str, Any]:
     """Options as JSON values; a metric that is a function goes by its name."""
-    values = asdict(options)
-    for target in values["target"] if isinstance(values["target"], tuple) else [values["target"]]:
-        if callable(target.get("metric")):
-            target["metric"] = getattr(target["metric"], "__name__", "metric")
-    return values
+    named = tuple(
+        replace(target, metric=getattr(target.metric, "__name__", "metric.py"))
+        if isinstance(target, MaxDrop) and callable(target.metric)
+        else target
+        for target in options.given
+    )
+    return asdict(replace(options, target=named if isinstance(options.target, tuple) else named[0]))
 
 
 def read_plan(plan: Plan, trace: Trace) -> tuple[Labels, dict[Slot, np.ndarray]]:

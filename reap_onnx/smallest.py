@@ -10,7 +10,7 @@ import numpy as np
 
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.describe import describe_targets
-from reap_onnx.errors import TargetError
+from reap_onnx.errors import DataError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.layer import Layer
@@ -28,6 +28,7 @@ from reap_onnx.runtime.judge import Judge
 from reap_onnx.runtime.session import Session
 from reap_onnx.steps import Choice, Given, Run, runnable
 
+_HINT = "give more and others by --eval-data"
 STEP = 0.98  # cost of each network over that of the next larger one
 
 Weights = dict[Slot, np.ndarray]
@@ -49,13 +50,19 @@ class Jury:
     ------
     DataError
         There are too few samples, or the metric does not go with them.
+    UsageError
+        They are those that calibrate.
     """
 
     def __init__(self, given: Given) -> None:
         options, limit = given.options, given.options.max_drop
         assert limit is not None
         batch = fixed_batch(input_specs(given.source.model)) or 1
+        if given.judged.digest() == given.dataset.digest():
+            raise UsageError("the samples that decide on a drop must not be those that calibrate", _HINT)
         self.deciding, self.others = given.judged.halves(options.seed, batch)
+        if not len(self.deciding):
+            raise DataError(f"{given.judged.description}: {len(given.judged)} samples are too few to decide", _HINT)
         original = Session(runnable(given.source), options.providers)
         self._judge = Judge(original, given.judged, limit, batch=options.batch, seed=options.seed)
         self._judge.check_enough(self.deciding)

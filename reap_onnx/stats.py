@@ -83,7 +83,7 @@ def _options(options: PruneOptions) -> dict[str, Any]:
     """The options that statistics depend on."""
     method = options.method
     return {
-        "freeze": sorted(options.freeze),
+        "freeze": sorted(set(options.freeze)),
         "seed": options.seed,
         "batch": options.batch,
         "memory": memory_for_rows(options.memory),
@@ -265,7 +265,9 @@ class Checkpoint:
                 raise OutputError(f"{self.path}: {told}", hint)
             return int(document["done"]), {trace.network.producer[name].index: b for name, b in layers.items()}
         except (StatsError, KeyError, TypeError, ValueError) as error:
-            raise OutputError(f"{self.path}: cannot be gone on from: it is damaged", hint) from error
+            raise OutputError(
+                f"{self.path}: cannot be gone on from: it is damaged", "start again with --force"
+            ) from error
 
     def save(self, done: int, trace: Trace, statistics: Statistics) -> None:
         """Replace the file."""
@@ -275,8 +277,11 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the file."""
-        self.path.unlink(missing_ok=True)
-        _draft(self.path).unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+            _draft(self.path).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be removed: {error.strerror}", "remove it by hand") from error
 
 
 # -- arrays and documents ----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
 from reap_onnx.data.times import Time, read_times
 from reap_onnx.describe import unmatched
-from reap_onnx.errors import ModelError, TargetError, UsageError
+from reap_onnx.errors import DataError, ModelError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.targets import find_target
@@ -161,6 +161,11 @@ def _check_overrides(overrides: Sequence[Override], groups: Sequence[Group]) -> 
 def _hold_out(dataset: Dataset, seed: int, batch: int) -> tuple[Dataset, Dataset]:
     """Half of the samples to calibrate on, half to judge on, drawn by the seed."""
     used, held = dataset.halves(seed, batch)
+    if not len(held):
+        raise DataError(
+            f"{dataset.description}: {len(dataset)} samples are too few to hold half of them out",
+            "give more, or others by --eval-data",
+        )
     told = f"{dataset.description}, {{}} drawn by seed {seed}"
     return (
         replace(used, description=told.format(f"half ({len(used)})")),

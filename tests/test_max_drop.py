@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,36 @@ def test_statistics_stand_for_samples_but_do_not_decide() -> None:
     assert found.drop is not None
     assert found.drop.decided.drop <= 0.05
     assert sum("statistics alone" in note for note in found.notes) == 1
+
+
+def test_what_calibrates_does_not_decide() -> None:
+    with pytest.raises(UsageError, match="must not be those that calibrate"):
+        pipeline.prune(NET, SAMPLES, PruneOptions(MaxDrop(0.5), method=FAST), evaluate=SAMPLES)
+    stats = pipeline.calibrate(NET, SAMPLES, options=PruneOptions(MaxDrop(0.5), method=FAST)).stats
+    assert stats.origin.data["samples"] == len(SAMPLES), "the target does not count, nothing is held out"
+    with pytest.raises(UsageError, match="must not be those of --stats"):
+        pipeline.prune(NET, None, PruneOptions(MaxDrop(0.5), method=FAST), stats=stats, evaluate=SAMPLES)
+
+
+@pytest.mark.parametrize("given", [{"data": SAMPLES[:1]}, {"data": SAMPLES, "evaluate": SAMPLES[:1] + 1}])
+def test_too_few_to_hold_any_out(given: dict[str, np.ndarray]) -> None:
+    with pytest.raises(DataError, match="too few"):
+        pipeline.prune(NET, options=PruneOptions(MaxDrop(0.5), method=FAST), **given)
+
+
+def test_a_metric_that_cannot_be_copied() -> None:
+    class Score:
+        lock = threading.Lock()
+
+        def __init__(self) -> None:
+            self.own = threading.Lock()
+
+        def __call__(self, outputs: dict[str, np.ndarray], _: object) -> np.ndarray:
+            return np.abs(next(iter(outputs.values()))).mean(axis=1)
+
+    options = PruneOptions(MaxDrop(2.0, Score()), method=FAST)
+    found = pipeline.prune(NET, SAMPLES, options, evaluate=labelled(80))
+    assert '"metric"' in found.plan.dumps()
 
 
 def test_the_drop_is_held_and_the_next_smaller_network_loses_more(within: PruneResult) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reap_onnx.errors import UsageError
-from reap_onnx.options import Method, PruneOptions, Target, parse_memory
+from reap_onnx.options import MaxDrop, Method, PruneOptions, Target, parse_memory
 
 HALF = Target("macs", fraction=0.5)
 
@@ -94,6 +95,19 @@ def test_targets_that_are_none(kind: str, fraction: float | None, absolute: int 
 def test_options_that_are_none_are_named(name: str, value: float) -> None:
     with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} "):
         PruneOptions(HALF, **{name: value})
+
+
+def test_values_of_other_types_are_named() -> None:
+    assert PruneOptions([HALF]).targets == (HALF,)
+    for target in ("macs", 0.5, (HALF, 0.5)):
+        with pytest.raises(UsageError, match="is no target"):
+            PruneOptions(target)
+    with pytest.raises(UsageError, match="freeze is a tuple"):
+        PruneOptions(HALF, freeze="/0/Conv")
+    with pytest.raises(UsageError, match="not a number"):
+        MaxDrop("1%")
+    table = PruneOptions(Target("latency", 0.5), latency_table=Path("times.csv")).latency_table
+    assert table == "times.csv"
 
 
 @pytest.mark.parametrize(

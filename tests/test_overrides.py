@@ -58,6 +58,7 @@ def test_the_last_says_what_it_says() -> None:
         ("[a]\nnodes = 'b'", "unknown key 'nodes'"),
         ("[a]\nmax_cut = 1.5", "max_cut = 1.5 is not in"),
         ("[a]\nmax_cut = 'half'", "max_cut = 'half' is not in"),
+        ("[a]\nmax_cut = true", "max_cut = True is not in"),
         ("[a]\nkeep = 0", "keep = 0 is not a positive"),
         ("[a]\nround_to = true", "round_to = True is not a positive"),
         ("[a]\nfreeze = 1", "freeze = 1 is not true or false"),

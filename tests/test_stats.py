@@ -48,6 +48,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_samples_of_another_kind_are_named(place: Path) -> None:
+    """The same samples give the same model; others give another, and it is said."""
+    told = "measured on other samples"
+    for samples, expected in ((SAMPLES, False), (SAMPLES[:300], True)):
+        found = pipeline.prune(place / "net.onnx", samples, HALF, stats=place / "stats.npz")
+        assert any(told in note for note in found.summary.notes) == expected
+
+
 def same(a: Stats, b: Stats) -> None:
     """Both hold the same, to the last bit."""
     assert a.origin == b.origin

@@ -16,6 +16,9 @@ from reap_onnx.errors import DataError
 LAYERS = ("Conv", "Gemm", "MatMul")  # part of the name of every operator that mixes channels
 _HINT = "a CSV with the columns name,ms, a JSON of them, of trtexec --exportProfile, or a profile of onnxruntime"
 _COLUMNS = ("ms", "medianMs", "averageMs")
+_UNREADABLE = (
+    ValueError, LookupError, StopIteration, TypeError, AttributeError, RecursionError, OverflowError, csv.Error
+)  # fmt: skip
 _KERNEL = "_kernel_time"
 _RENAMED = "_nchwc"  # what onnxruntime adds to the name of an operator that runs on blocks of channels
 
@@ -51,10 +54,12 @@ def read_times(path: Path) -> list[Time]:
         times = list(_from_csv(text)) if path.suffix.lower() == ".csv" else list(_from_json(json.loads(text)))
     except OSError as error:
         raise DataError(f"--latency-table {path} cannot be read: {error.strerror}", "check the path") from error
-    except (ValueError, LookupError, StopIteration, TypeError, AttributeError, RecursionError, csv.Error) as error:
+    except _UNREADABLE as error:
         raise DataError(f"--latency-table {path} is no table of times", _HINT) from error
     if not times or not all(math.isfinite(time.ms) and time.ms >= 0 for time in times):
         raise DataError(f"--latency-table {path} holds no times, or some that are none", _HINT)
+    if not any(time.ms for time in times):
+        raise DataError(f"--latency-table {path} holds no time above zero", _HINT)
     return times
 
 

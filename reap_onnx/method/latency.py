@@ -89,8 +89,11 @@ def foreign_cost(
         for node in known:
             there[node] += time.ms * here[node] / sum(here[other] for other in known)
         others += 0.0 if known else time.ms
-    if not there:
-        raise DataError("the times are of no layer of the model", "give the names of its nodes, as inspect lists them")
+    if not any(there.values()):
+        raise DataError(
+            "the times are of no layer of the model, or all zero",
+            "give the names of its nodes, as inspect lists them",
+        )
     usual = sum(there.values()) / sum(here[node] for node in there)
     scaled = [layer.scaled(there[layer.node] / layer.alone if layer.node in there else usual) for layer in timed]
     layers = sum(layer.alone for layer in scaled)

@@ -60,6 +60,8 @@ def load_model(source: str | Path | onnx.ModelProto) -> Source:
         The file is missing, cut short, no ONNX model, or not valid.
     """
     if isinstance(source, onnx.ModelProto):
+        if _data_files(source, Path()):
+            raise ModelError("model in memory: its weights are in files of their own", "give its path, or onnx.load it")
         _check(source, None, "model in memory")
         return Source(normalise(source), source, "model in memory")
     path = Path(source)

@@ -8,6 +8,7 @@ which makes no difference.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +44,8 @@ def workers_at(address: str | None) -> Iterator[Workers]:
     if address is None:
         yield HERE
         return
+    if not re.fullmatch(r"((tcp|tls|ws|wss|ucx)://)?[^\s/:]+:\d+|inproc://\S+", address):
+        raise ClusterError(f"no dask scheduler answers at {address}", "an address is tcp://head:8786")
     try:
         from dask import config
         from distributed import Client

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from reap_onnx.runtime.session import Session
 
 CONFIDENCE = 0.95
 LEAST = 20  # samples, whatever the drop
+_HINT = "it is called with the outputs by name and the labels, or None; larger is better"
 _SCORE = "score"  # the function of a script where none is named
 
 Bools = npt.NDArray[np.bool_]
@@ -104,7 +106,12 @@ class Judge:
             if not path.exists():
                 raise DataError(f"--metric {path} does not exist", "check the path")
             with script_errors(path):
-                return function, self._scored(load_function(path, function), path)
+                scorer = load_function(path, function)
+            try:
+                inspect.signature(scorer).bind({}, None)
+            except TypeError as error:
+                raise DataError(f"{path}: {function} cannot be called with two arguments: {error}", _HINT) from error
+            return function, self._scored(scorer, path)
         feeds = next(few.first(self._batch).batches(self._batch))
         first = self._original.run(feeds)[self._original.outputs[0]]
         classes = class_scores(first, len(next(iter(feeds.values())))) is not None
@@ -232,11 +239,15 @@ def _scores(
     else:
         with script_errors(path):
             found = score(outputs, labels)
-    scores = np.asarray(found, np.float64)
+    try:
+        scores = np.asarray(found, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError("the metric gave no number, nor one for each sample", _HINT) from error
     if scores.shape not in ((), (samples,)) or not np.isfinite(scores).all():
         raise DataError(
-            f"the metric gave {'numbers that are not finite' if scores.shape in ((), (samples,)) else scores.shape}, "
-            f"not one number, nor one for each of {samples} samples",
-            "larger is better; labels are None where there are none",
+            "the metric gave numbers that are not finite"
+            if scores.shape in ((), (samples,))
+            else f"the metric gave {scores.shape}, not one number, nor one for each of {samples} samples",
+            _HINT,
         )
     return scores

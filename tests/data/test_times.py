@@ -53,6 +53,8 @@ def test_tables_of_the_user(tmp_path: Path, name: str, text: str) -> None:
         ("t.json", '["a"]'),
         ("t.json", '{"a": [1]}'),
         ("t.json", '[{"count": 10}]'),
+        ("t.json", '{"a": 1' + "0" * 400 + "}"),
+        ("t.csv", "name,ms\na,0\nb,0\n"),
     ],
 )
 def test_files_that_hold_no_times(tmp_path: Path, name: str, text: str) -> None:

@@ -120,6 +120,12 @@ def test_nobody_answers(
     assert f"error: no dask scheduler answers at {address}\nhint: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("address", ["", "nonsense", "head", "foo://bar:1", "tcp://head"])
+def test_what_is_no_address_is_said_at_once(address: str) -> None:
+    with pytest.raises(ClusterError, match="no dask scheduler"), workers_at(address):
+        pass
+
+
 def test_a_scheduler_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "PATIENCE", 1)
     with (

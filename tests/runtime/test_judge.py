@@ -95,6 +95,9 @@ def test_scores_of_the_user(tmp_path: Path) -> None:
         ("def score(outputs, labels):\n    return labels[0]", "line 2"),
         ("def score(outputs, labels):\n    return [1, 2]", r"\(2,\)"),
         ("def score(outputs, labels):\n    return float('nan')", "not finite"),
+        ("def score(outputs, labels):\n    return 'good'", "no number"),
+        ("def score(outputs, labels):\n    return [[1], [1, 2]]", "no number"),
+        ("def score():\n    return 1", "cannot be called with two"),
     ],
 )
 def test_scripts_that_are_no_metric(tmp_path: Path, text: str, reason: str) -> None:
