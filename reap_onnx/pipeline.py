@@ -73,7 +73,6 @@ from reap_onnx.steps import (
 SWEEP_TURNS = 10  # of each model in the latency of a point of a sweep
 _ALL = Target("macs", fraction=1.0)
 _FROM_STATS = "Layers are refitted from the statistics alone: with --data the model would be more accurate."
-_DECIDE = "the samples that decide on a drop must not be those of --stats"
 _NOTHING = "the target asks for nothing: the model is unchanged"
 
 Model = str | Path | onnx.ModelProto
@@ -306,7 +305,7 @@ def prune(
     """
     _check_samples(data, stats, dask)
     if options.max_drop is not None and stats is not None and evaluate is None:
-        raise UsageError(_DECIDE, "give others by --eval-data")
+        raise UsageError("a drop is not decided by the samples of --stats", "give others by --eval-data")
     run = Run(progress or Silent())
     target_file = None if dry_run or output is None else Path(output)
     plan_file = None if plan is None else Path(plan)
@@ -318,10 +317,9 @@ def prune(
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
     options, trace = given.options, given.trace
     removed, weights, search, drop = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None, None
-    if stats is not None and options.max_drop and given.judged.digest() == stats.origin.data["sha256"]:
-        raise UsageError(_DECIDE, "give others by --eval-data")
-    jury = None if options.max_drop is None else Jury(given)
-    if jury is not None:
+    in_full = data is not None
+    if options.max_drop is not None:
+        jury = Jury(given, None if stats is None else stats.origin.data["sha256"])
         calibration = _calibration(given, stats, run, dask)
         choice = find_choice(calibration, given, options, run)
         (kept, removed, weights), drop = find_within_drop(
@@ -329,7 +327,7 @@ def prune(
             given,
             choice,
             jury,
-            lambda kept: _refit(calibration, kept, options, run, in_full=data is not None),
+            lambda kept: _refit(calibration, kept, options, run, in_full=in_full),
             run,
             "macs",
         )
@@ -337,9 +335,9 @@ def prune(
     elif any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
         calibration = _calibration(given, stats, run, dask)
         kept, search = allocate_widths(calibration, given, options, run)
-        if data is not None:
+        if in_full:
             calibration = replace(calibration, statistics={})  # which may take gigabytes, and have said all they know
-        removed, weights = _refit(calibration, kept, options, run, in_full=data is not None)
+        removed, weights = _refit(calibration, kept, options, run, in_full=in_full)
     return _carry_out(
         source,
         trace,

@@ -46,6 +46,8 @@ class Found(NamedTuple):
 class Jury:
     """Samples held out: half of them decide, the other half says what the decision is worth.
 
+    ``measured`` is the digest of samples that statistics were measured on by an earlier run.
+
     Raises
     ------
     DataError
@@ -54,11 +56,11 @@ class Jury:
         They are those that calibrate.
     """
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: Given, measured: str | None = None) -> None:
         options, limit = given.options, given.options.max_drop
         assert limit is not None
         batch = fixed_batch(input_specs(given.source.model)) or 1
-        if given.judged.digest() == given.dataset.digest():
+        if given.judged.digest() in (given.dataset.digest(), measured):
             raise UsageError("the samples that decide on a drop must not be those that calibrate", _HINT)
         self.deciding, self.others = given.judged.halves(options.seed, batch)
         if not len(self.deciding):

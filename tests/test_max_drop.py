@@ -67,7 +67,7 @@ def test_statistics_stand_for_samples_but_do_not_decide() -> None:
     """Widths are read off the statistics; what they were measured on has no say in what may be lost."""
     options = PruneOptions(MaxDrop(0.05), method=FAST)
     stats = pipeline.calibrate(NET, SAMPLES, options=options).stats
-    with pytest.raises(UsageError, match="must not be those"):
+    with pytest.raises(UsageError, match="not decided by the samples of --stats"):
         pipeline.prune(NET, SAMPLES, options, stats=stats)
     found = pipeline.prune(NET, None, options, stats=stats, evaluate=labelled()).summary
     assert found.drop is not None
@@ -80,7 +80,7 @@ def test_what_calibrates_does_not_decide() -> None:
         pipeline.prune(NET, SAMPLES, PruneOptions(MaxDrop(0.5), method=FAST), evaluate=SAMPLES)
     stats = pipeline.calibrate(NET, SAMPLES, options=PruneOptions(MaxDrop(0.5), method=FAST)).stats
     assert stats.origin.data["samples"] == len(SAMPLES), "the target does not count, nothing is held out"
-    with pytest.raises(UsageError, match="must not be those of --stats"):
+    with pytest.raises(UsageError, match="must not be those that calibrate"):
         pipeline.prune(NET, None, PruneOptions(MaxDrop(0.5), method=FAST), stats=stats, evaluate=SAMPLES)
 
 

@@ -14,6 +14,10 @@ from reap_onnx.options import EFFORTS, Method
 
 _TARGET, _DATA, _IMAGES, _OUTPUT = "Targets", "Samples", "Images", "Output"
 _LIMITS = "Limits"
+_SAMPLES = (
+    "Samples: a .npz or .npy file, a folder of images, test_data_set_* folders, a polygraphy JSON of inputs, "
+    "script.py:function, or random"
+)
 
 Model: TypeAlias = Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model; it is never changed.")]
 Data: TypeAlias = Annotated[
@@ -21,8 +25,7 @@ Data: TypeAlias = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="Samples: a .npz or .npy file, a folder of images, test_data_set_* folders, a polygraphy JSON of inputs, "
-        "script.py:function, or random.",
+        help=f"{_SAMPLES}.",
         rich_help_panel=_DATA,
     ),
 ]
@@ -31,8 +34,7 @@ DataOrStats: TypeAlias = Annotated[
     typer.Option(
         "--data",
         metavar="SOURCE",
-        help="Samples: a .npz or .npy file, a folder of images, test_data_set_* folders, a polygraphy JSON of inputs, "
-        "script.py:function, or random. May be left out with --stats.",
+        help=f"{_SAMPLES}. May be left out with --stats.",
         rich_help_panel=_DATA,
     ),
 ]

@@ -172,15 +172,21 @@ def _batches(original: Session, model: Session, dataset: Dataset, size: int) -> 
         done += count
 
 
+def _class_scores(batch: Batch) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Those of the original and of the other model, (n, classes) each."""
+    expected, got = (class_scores(next(iter(each.values())), batch.samples) for each in (batch.expected, batch.got))
+    assert expected is not None
+    assert got is not None
+    return expected, got
+
+
 def _accuracy(batches: Iterator[Batch]) -> Judgement:
     right: list[tuple[Bools, Bools]] = []
     for batch in batches:
-        scores = [class_scores(next(iter(outputs.values())), batch.samples) for outputs in (batch.expected, batch.got)]
+        expected, got = _class_scores(batch)
         assert batch.labels is not None
-        assert scores[0] is not None
-        assert scores[1] is not None
-        check_labels(batch.labels, scores[0].shape[1])
-        right.append((scores[0].argmax(axis=1) == batch.labels, scores[1].argmax(axis=1) == batch.labels))
+        check_labels(batch.labels, expected.shape[1])
+        right.append((expected.argmax(axis=1) == batch.labels, got.argmax(axis=1) == batch.labels))
     before, after = map(np.concatenate, zip(*right, strict=True))
     losses, gains = int((before & ~after).sum()), int((after & ~before).sum())
     bound = share_bound(losses, gains, len(before), CONFIDENCE)
@@ -190,10 +196,8 @@ def _accuracy(batches: Iterator[Batch]) -> Judgement:
 def _agreement(batches: Iterator[Batch]) -> Judgement:
     same: list[Bools] = []
     for batch in batches:
-        scores = [class_scores(next(iter(outputs.values())), batch.samples) for outputs in (batch.expected, batch.got)]
-        assert scores[0] is not None
-        assert scores[1] is not None
-        same.append(scores[0].argmax(axis=1) == scores[1].argmax(axis=1))
+        expected, got = _class_scores(batch)
+        same.append(expected.argmax(axis=1) == got.argmax(axis=1))
     agreed = np.concatenate(same)
     bound = share_bound(int((~agreed).sum()), 0, len(agreed), CONFIDENCE, can_gain=False)
     return Judgement(len(agreed), 1.0, float(agreed.mean()), bound)
