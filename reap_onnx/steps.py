@@ -22,9 +22,9 @@ from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.budgets import Budget, meet_budgets
+from reap_onnx.method.budgets import Budget, Way, best_way
 from reap_onnx.method.calibration import Calibration
-from reap_onnx.method.costs import exact_budget, latency_budget, size_budget
+from reap_onnx.method.costs import exact_budget, latency_budget, macs_as_latency, size_budget
 from reap_onnx.method.latency import find_steps, foreign_cost, latency_cost
 from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
@@ -32,7 +32,7 @@ from reap_onnx.method.select import Sensitivity, Statistics, curve, error_paths,
 from reap_onnx.model.load import Source
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.size import skeleton
-from reap_onnx.numerics.allocate import Curve, Ints
+from reap_onnx.numerics.allocate import Cost, Curve, Ints
 from reap_onnx.numerics.tables import TableCost
 from reap_onnx.options import PruneOptions
 from reap_onnx.overrides import Override
@@ -52,6 +52,7 @@ from reap_onnx.version import VERSION
 
 CHECK_SAMPLES = 4
 METADATA = "reap_onnx."
+_PLAIN = {"multiples of 4": 4, "free widths": 1}
 
 
 @dataclass
@@ -271,8 +272,9 @@ def _statistics(
 class Choice:
     """What widths are chosen from, and within what: error curves of the groups, budgets of the targets.
 
-    ``predicted`` is the cost of a latency target, ``trials`` what was measured for it so far, ``source`` the file of
-    times where they are of another device.
+    ``others`` are other ways to the same targets, where only a measurement can tell which is best. ``predicted`` is the
+    cost of a latency target, ``trials`` what was measured for it so far, ``source`` the file of times where they are
+    of another device.
     """
 
     curves: list[Curve]
@@ -280,6 +282,7 @@ class Choice:
     predicted: TableCost | None
     trials: list[Latency]
     source: str = ""
+    others: tuple[Way, ...] = ()
 
     def latency(self, kept: Ints, batch: int) -> LatencySearch | None:
         """How a latency target was met by the kept units."""
@@ -291,39 +294,57 @@ class Choice:
 
 def find_choice(calibration: Calibration, given: Given, options: PruneOptions, run: Run) -> Choice:
     """Steps of the groups and budgets of all targets, timed where they need to be."""
-    trace, groups, source = calibration.trace, calibration.groups, given.source
+    trace, groups = calibration.trace, calibration.groups
     timer, batch = OperatorTimer(options.providers), options.latency_batch
-    biases = calibration.new_biases(pairs=options.method.pairs)
-    budgets = [exact_budget(calibration, t, biases) for t in options.targets if t.kind in ("macs", "params")]
-    if size := options.target_of("size"):
-        budgets.append(
-            size_budget(calibration, size, biases, lambda model, gone: stamp(model, given.plan(options, gone, {})))
-        )
+    budgets = _budgets_of_counts(calibration, given, options)
     try:
         steps: list[int] | list[None] = [None] * len(groups)
         if options.round_to == "auto":
             with run.stage("finding steps", len(groups)) as advance:
                 steps = find_steps(trace, groups, timer, batch, advance)
         curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
-        target, trials, cost = options.target_of("latency"), list[Latency](), None
-        if target is not None:
-            feeds = samples_of(calibration.dataset, batch)
-            with run.stage("timing operators", len(trace.layers)) as advance:
-                if given.times:
-                    cost, missing = foreign_cost(trace, groups, curves, timer, given.times, batch, advance)
-                else:
-                    profile = profile_model(runnable(source), feeds, options.providers)
-                    cost, missing = latency_cost(trace, groups, curves, timer, profile, batch, advance), []
-            run.notes += [f"{options.latency_table} has no time of {name}" for name in missing]
-            whole = cost([curve.width for curve in curves])
+        target = options.target_of("latency")
+        if target is None:
+            return Choice(curves, budgets, None, [])
+        feeds = samples_of(calibration.dataset, batch)
+        with run.stage("timing operators", len(trace.layers)) as advance:
             if given.times:
-                budgets.append(Budget("--latency", cost, target.budget(whole)))
-            elif target.budget(whole) < whole:
-                originals = load_sessions(runnable(source), options.providers, feeds)
-                budgets.append(latency_budget(calibration, target, cost, originals, feeds, batch, trials.append))
+                cost, missing = foreign_cost(trace, groups, curves, timer, given.times, batch, advance)
+            else:
+                profile = profile_model(runnable(given.source), feeds, options.providers)
+                cost, missing = latency_cost(trace, groups, curves, timer, profile, batch, advance), []
     finally:
         timer.save()
+    run.notes += [f"{options.latency_table} has no time of {name}" for name in missing]
+    whole, trials = cost([curve.width for curve in curves]), list[Latency]()
+    if given.times:
+        budgets.append(Budget("--latency", cost, target.budget(whole)))
+    elif target.budget(whole) < whole:
+        originals = load_sessions(runnable(given.source), options.providers, feeds)
+
+        def measured(cost: Cost) -> Budget:
+            return latency_budget(calibration, target, cost, originals, feeds, batch, trials.append)
+
+        others = []
+        if options.round_to == "auto":
+            count = measured(macs_as_latency(calibration, whole))
+            others = [
+                Way(name, [curve(path, options, step) for path in calibration.paths], [*budgets, count])
+                for name, step in _PLAIN.items()
+            ]
+        return Choice(curves, [*budgets, measured(cost)], cost, trials, others=tuple(others))
     return Choice(curves, budgets, cost, trials, options.latency_table or "")
+
+
+def _budgets_of_counts(calibration: Calibration, given: Given, options: PruneOptions) -> list[Budget]:
+    """Budgets of the targets that nothing needs to be timed for."""
+    biases = calibration.new_biases(pairs=options.method.pairs)
+    budgets = [exact_budget(calibration, t, biases) for t in options.targets if t.kind in ("macs", "params")]
+    if size := options.target_of("size"):
+        budgets.append(
+            size_budget(calibration, size, biases, lambda model, gone: stamp(model, given.plan(options, gone, {})))
+        )
+    return budgets
 
 
 def allocate_widths(
@@ -331,8 +352,12 @@ def allocate_widths(
 ) -> tuple[Ints, LatencySearch | None]:
     """The widths that meet all targets, and how the latency was met."""
     choice = find_choice(calibration, given, options, run)
+    ways = [Way("steps found by timing", choice.curves, choice.budgets), *choice.others]
     with run.stage("allocation"):
-        kept = meet_budgets(choice.curves, choice.budgets)
+        way, kept = best_way(ways)
+    if choice.others:
+        tried = ", ".join(each.name for each in ways)
+        run.notes.append(f"At this latency {way.name} lose the least (tried: {tried}).")
     return kept, choice.latency(kept, options.latency_batch)
 
 

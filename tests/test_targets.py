@@ -131,6 +131,17 @@ def test_a_latency_is_met_and_said(tmp_path: Path) -> None:
     assert replayed.model == result.model
 
 
+def test_several_ways_to_a_latency_are_tried_and_the_one_taken_is_said() -> None:
+    result = pipeline.prune(wide_net(), wide_samples(), PruneOptions(Target("latency", 0.9)))
+    summary = result.summary
+    assert summary.comparison is not None
+    assert summary.comparison.latency[0].ratio <= 0.9
+    [note] = [note for note in summary.notes if note.startswith("At this latency")]
+    assert "(tried: steps found by timing, multiples of 4, free widths)" in note
+    if "latency multiples of 4 lose" in note:
+        assert all(group.kept % 4 == 0 for group in summary.groups if group.kept < group.width)
+
+
 def test_a_latency_of_more_than_one_sample() -> None:
     options = PruneOptions((Target("latency", 0.95), Target("macs", 0.9)), round_to=64, latency_batch=4)
     summary = pipeline.prune(wide_net(), wide_samples(), options).summary

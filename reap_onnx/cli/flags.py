@@ -206,7 +206,7 @@ RoundTo: TypeAlias = Annotated[
     typer.Option(
         "--round-to",
         metavar="N",
-        help="Keep multiples of N channels; auto: what timing shows to be worth it, the default with --latency.",
+        help="Keep multiples of N channels; auto: whatever measuring shows to be best, the default with --latency.",
         rich_help_panel=_LIMITS,
     ),
 ]

@@ -17,6 +17,15 @@ _STRETCH = 4.0  # most that a step is longer than in proportion
 
 
 @dataclass(frozen=True)
+class Way:
+    """Widths that compete, and the budgets that they keep within; ``name`` is what the user is told of it."""
+
+    name: str
+    curves: Sequence[Curve]
+    budgets: Sequence[Budget]
+
+
+@dataclass(frozen=True)
 class Budget:
     """One cost, and the most that it may be.
 
@@ -43,6 +52,25 @@ class Budget:
     aim: float = 1.0
     near: float = 1.0
     confirm: Callable[[Ints], float] | None = None
+
+
+def best_way(ways: Sequence[Way]) -> tuple[Way, Ints]:
+    """The way that leads to the least error within its budgets, and the kept units (G,) that it leads to.
+
+    Raises
+    ------
+    TargetError
+        All of them miss a budget: what the first one says.
+    """
+    found, failures = list[tuple[Way, Ints]](), list[TargetError]()
+    for way in ways:
+        try:
+            found.append((way, meet_budgets(way.curves, way.budgets)))
+        except TargetError as failure:
+            failures.append(failure)
+    if not found:
+        raise failures[0]
+    return min(found, key=lambda one: _error(one[0].curves, one[1]))
 
 
 def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:

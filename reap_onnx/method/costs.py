@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,8 +18,7 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.method.budgets import Budget
 from reap_onnx.method.calibration import Calibration
 from reap_onnx.model.size import byte_size
-from reap_onnx.numerics.allocate import Ints
-from reap_onnx.numerics.tables import TableCost
+from reap_onnx.numerics.allocate import BilinearCost, Cost, Ints
 from reap_onnx.options import Kind, Target
 from reap_onnx.report.summary import Latency
 from reap_onnx.runtime.latency import measure_sessions
@@ -46,6 +46,13 @@ def exact_budget(calibration: Calibration, target: Target, biases: Sequence[Laye
     return Budget("--params", params_cost(trace, groups), most - sum(len(layer.features) for layer in biases))
 
 
+def macs_as_latency(calibration: Calibration, whole: float) -> BilinearCost:
+    """Milliseconds as if they were in proportion to the MACs; ``whole`` are those of the original."""
+    cost = macs_cost(calibration.trace, calibration.groups)
+    full = cost([len(group.units) for group in calibration.groups])
+    return replace(cost, factor=cost.factor * (whole / full))
+
+
 def size_budget(
     calibration: Calibration, target: Target, biases: Sequence[Layer], stamp: Callable[[onnx.ModelProto, Labels], None]
 ) -> Budget:
@@ -66,7 +73,7 @@ def size_budget(
 def latency_budget(
     calibration: Calibration,
     target: Target,
-    cost: TableCost,
+    cost: Cost,
     originals: Sequence[Session],
     feeds: dict[str, np.ndarray],
     batch: int,
@@ -77,7 +84,7 @@ def latency_budget(
     Parameters
     ----------
     cost
-        What is predicted.
+        What is predicted; that of the original is the unit of the target.
     originals
         The original, loaded once or more.
     feeds

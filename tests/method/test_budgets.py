@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reap_onnx.errors import TargetError
-from reap_onnx.method.budgets import TRIES, Budget, meet_budgets
+from reap_onnx.method.budgets import TRIES, Budget, Way, best_way, meet_budgets
 from reap_onnx.numerics.allocate import BilinearCost, Curve
 
 Trial = Callable[[np.ndarray], float]
@@ -109,3 +109,30 @@ def test_the_original_is_never_the_answer_to_less_than_it() -> None:
     full = cost([64] * 4)
     kept = meet_budgets(curves, [Budget("--latency", cost, 0.8 * full, lambda _: 0.4 * full, 0.97, 0.92)])
     assert cost(kept) < full
+
+
+def test_the_way_of_least_error_is_taken() -> None:
+    curves, cost = chain(np.random.default_rng(4))
+    rounded = [Curve(c.width, c.errors, step=16) for c in curves]
+    full = cost([64] * 4)
+    stairs = Budget("--latency", cost, 0.6 * full, lambda kept: cost(np.ceil(kept / 16) * 16), aim=0.97, near=0.8)
+    ways = [Way("free", curves, [stairs]), Way("steps", rounded, [stairs])]
+    way, kept = best_way(ways)
+    errors = {
+        w.name: sum(float(c.error(k)) for c, k in zip(curves, meet_budgets(w.curves, w.budgets), strict=True))
+        for w in ways
+    }
+    assert errors[way.name] == min(errors.values())
+    assert best_way(ways[::-1])[1].tolist() == kept.tolist()
+
+
+def test_a_way_that_is_out_of_reach_is_passed_over() -> None:
+    curves, cost = chain(np.random.default_rng(5))
+    full = cost([64] * 4)
+    wide = [Curve(c.width, c.errors, least=60) for c in curves]
+    budget = Budget("--macs", cost, 0.5 * full)
+    way, kept = best_way([Way("wide", wide, [budget]), Way("free", curves, [budget])])
+    assert way.name == "free"
+    assert cost(kept) <= 0.5 * full
+    with pytest.raises(TargetError, match="the smallest that can be reached"):
+        best_way([Way("wide", wide, [budget])])
