@@ -558,7 +558,7 @@ def _calibration(given: Given, stats: Stats | None, run: Run, dask: str | None) 
         with workers_at(dask) as workers:
             return measure(given, run, workers)
     check_origin(stats, given.source.sha256, given.source.name, given.options)
-    if given.dataset.digest() not in (stats.origin.data["sha256"], stats.samples.digest()):
+    if given.dataset.digest() not in (stats.origin.data["sha256"], stats.samples.shuffled(given.options.seed).digest()):
         run.notes.append("The statistics were measured on other samples than those that the layers are refitted on.")
     return read_calibration(stats, given, run)
 

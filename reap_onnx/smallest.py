@@ -60,7 +60,7 @@ class Jury:
         options, limit = given.options, given.options.max_drop
         assert limit is not None
         batch = fixed_batch(input_specs(given.source.model)) or 1
-        if given.judged.digest() in (given.dataset.digest(), measured):
+        if given.judged.shuffled(options.seed).digest() in (given.dataset.digest(), measured):
             raise UsageError("the samples that decide on a drop must not be those that calibrate", _HINT)
         self.deciding, self.others = given.judged.halves(options.seed, batch)
         if not len(self.deciding):

@@ -76,6 +76,7 @@ class Run:
 class Given:
     """What a run works on: the model and its channels, the samples, the options as they fit the model.
 
+    ``dataset`` has the samples to calibrate on, shuffled; ``judged`` those to judge the result by, the same by default.
     ``times`` are those of the layers on another device, where the latency is to be predicted for it.
     """
 
@@ -117,7 +118,7 @@ def read(
     fixed = fixed_batch(specs)
     options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
     with run.stage("reading the samples"):
-        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed)
+        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed).shuffled(options.seed)
         if evaluate is not None:
             judged = load_dataset(evaluate, specs, images=images, seed=options.seed)
         elif options.max_drop is not None:
@@ -204,7 +205,7 @@ def measure(given: Given, run: Run, workers: Workers = HERE, checkpoint: Checkpo
     """
     trace, options, method = given.trace, given.options, given.options.method
     prunable, taps = _free(given.groups), _taps(trace, given.groups)
-    dataset = _shuffled(given.dataset, options.seed)
+    dataset = given.dataset
     statistics = _statistics(trace, taps, dataset, options, run, workers, checkpoint)
     run.notes += solved_by_rows(trace, statistics)
     with run.stage("error paths", len(prunable)) as advance:
@@ -221,7 +222,7 @@ def read_calibration(stats: Stats, given: Given, run: Run) -> Calibration:
     paths, statistics = read_stats(stats, given.trace, given.groups)
     run.notes += solved_by_rows(given.trace, statistics)
     taps = _taps(given.trace, given.groups)
-    return Calibration(given.trace, paths, taps, statistics, _shuffled(given.dataset, given.options.seed))
+    return Calibration(given.trace, paths, taps, statistics, given.dataset)
 
 
 def _free(groups: Sequence[Group]) -> list[Group]:
@@ -233,10 +234,6 @@ def _free(groups: Sequence[Group]) -> list[Group]:
 
 def _taps(trace: Trace, groups: Sequence[Group]) -> dict[int, Tap]:
     return {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(_free(groups))}
-
-
-def _shuffled(dataset: Dataset, seed: int) -> Dataset:
-    return dataset.subset(np.random.default_rng(seed).permutation(len(dataset)))
 
 
 def _statistics(

@@ -115,6 +115,7 @@ def test_statistics_alone_are_enough(place: Path) -> None:
     assert compared.samples == 256
     assert "the 256 of them that the statistics keep" in compared.data
     assert any("from the statistics alone" in note for note in result.summary.notes)
+    assert not any("other samples" in note for note in result.summary.notes)
 
     fresh, real = images(200, seed=9), residual_net()
     full = pipeline.prune(real, SAMPLES, HALF).model

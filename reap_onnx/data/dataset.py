@@ -145,6 +145,10 @@ class Dataset:
         inputs = {name: array[chosen] for name, array in self.inputs.items()}
         return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[chosen])
 
+    def shuffled(self, seed: int) -> Dataset:
+        """The same samples in an order drawn by ``seed``."""
+        return self.subset(np.random.default_rng(seed).permutation(len(self)))
+
     def first(self, count: int) -> Dataset:
         """The first ``count`` samples, as views."""
         return self.slice(0, count)
