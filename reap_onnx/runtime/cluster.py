@@ -203,7 +203,7 @@ class _Shards(Generic[Shared, Step, Result]):
         for shard, place in enumerate(deal(self._places, workers)):
             if place != self._places[shard] or not place:
                 what = self._begin, self._common, self._shards[shard], share
-                self._places[shard], self._held[shard] = place, self._submit(_Held, *what, place=place)
+                self._places[shard], self._held[shard] = place, self._submit(Held, *what, place=place)
 
     def _submit(self, work: Callable[..., Any], *what: Any, place: str = "") -> Any:
         """A task, at a place if that is there."""
@@ -225,7 +225,7 @@ def deal(places: Sequence[str], workers: Sequence[str]) -> list[str]:
     return dealt
 
 
-class _Held(Generic[Shared, Step, Result]):
+class Held(Generic[Shared, Step, Result]):
     """A shard on a worker, and how far it has come there; wherever else dask takes it, it starts afresh.
 
     It is what a task has left there: dask drops it when the walk is over, or its client is gone.
@@ -239,7 +239,7 @@ class _Held(Generic[Shared, Step, Result]):
         self._taken = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Held, (self._begin, *self._given)
+        return Held, (self._begin, *self._given)
 
     def __sizeof__(self) -> int:
         return self._size
@@ -272,7 +272,7 @@ def _bytes(shard: Shard) -> int:
     return sum(array.nbytes for array in shard.dataset.inputs.values())
 
 
-def _step(held: _Held[Any, Step, Result], steps: Sequence[Step], number: int) -> tuple[Result | None, str]:
+def _step(held: Held[Any, Step, Result], steps: Sequence[Step], number: int) -> tuple[Result | None, str]:
     """A step on all threads of a worker, and which worker that is."""
     from distributed import get_worker
 
@@ -282,14 +282,22 @@ def _step(held: _Held[Any, Step, Result], steps: Sequence[Step], number: int) ->
 
 
 def _addresses(client: Any) -> list[str]:
-    return list(client.scheduler_info(n_workers=-1)["workers"])
+    with _said_plainly():
+        return list(client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _result(future: Any) -> Any:
+    with _said_plainly():
+        return future.result()
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """What ends a cluster, as an error of our own; what ends the work itself is one."""
     from distributed import CancelledError, KilledWorker
 
     try:
-        return future.result()
+        yield
     except ReapError:
         raise
     except KilledWorker as error:
