@@ -65,7 +65,14 @@ def workers_at(address: str | None) -> Iterator[Workers]:
             raise ClusterError(f"no dask scheduler answers at {address}", _HINT) from error
         with client:
             _check_workers(client, address)
-            yield Cluster(client)
+            try:
+                yield Cluster(client)
+            except ReapError:
+                raise
+            except Exception as error:  # of many types, by what is asked of a client that has lost its scheduler
+                if client.status == "running":
+                    raise
+                raise ClusterError(_GONE, _HINT_GONE) from error
 
 
 @contextmanager
@@ -157,10 +164,11 @@ class _Shards(Generic[Shared, Step, Result]):
         shared: Shared,
         shards: Sequence[Shard],
     ) -> None:
-        self._client, self._begin, self._shards = client, begin, shards
+        self._client, self._begin, self._shards, self._share = client, begin, shards, 1
         self._common = self._submit(_itself, shared)
         self._steps: list[Any] = []
         self._places = [""] * len(shards)
+        self._taken = [0] * len(shards)  # steps that each has taken at its place, as far as is known
         self._held: list[Any] = [None] * len(shards)
 
     def step(self, step: Step) -> Iterator[Result]:
@@ -174,24 +182,26 @@ class _Shards(Generic[Shared, Step, Result]):
             queues[place].append(shard)
         under_way, completed = dict[Any, tuple[int, deque[int]]](), as_completed(loop=self._client.loop)
 
-        def go(shard: int, queue: deque[int], steps: list[Any]) -> None:
-            future = self._submit(_step, self._held[shard], steps, len(self._steps) - 1, place=self._places[shard])
+        def go(shard: int, queue: deque[int]) -> None:
+            steps, last = self._steps[self._taken[shard] :], len(self._steps) - 1
+            future = self._submit(_step, self._held[shard], steps, last, place=self._places[shard])
             under_way[future] = shard, queue
             completed.add(future)
 
         for queue in queues.values():
-            go(queue.popleft(), queue, self._steps[-1:])
+            go(queue.popleft(), queue)
         done, due = dict[int, Result](), 0
         while due < len(self._shards):
             future = next(completed)
             shard, queue = under_way.pop(future)
             if queue:
-                go(queue.popleft(), queue, self._steps[-1:])
-            result, self._places[shard] = _result(future)
+                go(queue.popleft(), queue)
+            result, place = _result(future)
             if result is None:
-                go(shard, deque(), self._steps)
+                self._put(shard, place)
+                go(shard, deque())
                 continue
-            done[shard] = result
+            done[shard], self._places[shard], self._taken[shard] = result, place, len(self._steps)
             while due in done:
                 yield done.pop(due)
                 due += 1
@@ -199,11 +209,16 @@ class _Shards(Generic[Shared, Step, Result]):
     def _send(self) -> None:
         """Send every shard to its worker that is not there yet."""
         workers = _addresses(self._client) or [""]
-        share = math.ceil(len(self._shards) / len(workers))
+        self._share = math.ceil(len(self._shards) / len(workers))
         for shard, place in enumerate(deal(self._places, workers)):
             if place != self._places[shard] or not place:
-                what = self._begin, self._common, self._shards[shard], share
-                self._places[shard], self._held[shard] = place, self._submit(Held, *what, place=place)
+                self._put(shard, place)
+
+    def _put(self, shard: int, place: str) -> None:
+        """Send a shard to a worker; copies of it elsewhere go."""
+        what = self._begin, self._common, self._shards[shard], self._share
+        self._places[shard], self._taken[shard] = place, 0
+        self._held[shard] = self._submit(Held, *what, place=place)
 
     def _submit(self, work: Callable[..., Any], *what: Any, place: str = "") -> Any:
         """A task, at a place if that is there."""
@@ -303,7 +318,7 @@ def _said_plainly() -> Iterator[None]:
     except KilledWorker as error:
         raise ClusterError("workers died one after the other on the same samples", _HINT_MEMORY) from error
     except (CancelledError, OSError) as error:
-        raise ClusterError("the dask scheduler is gone", _HINT_GONE) from error
+        raise ClusterError(_GONE, _HINT_GONE) from error
 
 
 def _itself(shared: Shared) -> Shared:
@@ -326,7 +341,8 @@ def _version() -> str:
     return VERSION
 
 
+_GONE = "the dask scheduler is gone"
 _HINT = "start one with: dask scheduler, and workers with: dask worker ADDRESS; see docs/distributed.md"
 _HINT_VERSION = "install the same version of reap-onnx on every worker"
-_HINT_MEMORY = "have they too little memory? dask worker has --memory-limit; calibrate has --memory"
+_HINT_MEMORY = "have they too little memory? dask worker has --memory-limit, this command --memory"
 _HINT_GONE = "start it again and repeat the command; calibrate goes on where it was"
