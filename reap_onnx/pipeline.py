@@ -52,6 +52,7 @@ from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, random_feeds
 from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.session import Session, probe
+from reap_onnx.runtime.shards import Workers
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.smallest import Jury, find_limits, find_within_drop
 from reap_onnx.stats import Checkpoint, Stats, check_origin, make_stats, origin_of
@@ -294,7 +295,7 @@ def prune(
     images, samples
         How images become inputs; how many samples are used.
     dask
-        Address of a dask scheduler whose workers calibrate; the result is the same. The refit stays in this process.
+        Address of a dask scheduler whose workers calibrate, and run the samples for the refit; the result is the same.
     report
         Reports to write, ``.html`` or ``.json``.
 
@@ -303,7 +304,7 @@ def prune(
     ReapError
         Of the kind that names what went wrong (see ``reap_onnx.errors``); nothing is written then.
     """
-    _check_samples(data, stats, dask)
+    _check_samples(data, stats, dask, refits=True)
     if options.max_drop is not None and stats is not None and evaluate is None:
         raise UsageError("a drop is not decided by the samples of --stats", "give others by --eval-data")
     run = Run(progress or Silent())
@@ -318,26 +319,27 @@ def prune(
     options, trace = given.options, given.trace
     removed, weights, search, drop = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None, None
     in_full = data is not None
-    if options.max_drop is not None:
-        jury = Jury(given, None if stats is None else stats.origin.data["sha256"])
-        calibration = _calibration(given, stats, run, dask)
-        choice = find_choice(calibration, given, options, run)
-        (kept, removed, weights), drop = find_within_drop(
-            calibration,
-            given,
-            choice,
-            jury,
-            lambda kept: _refit(calibration, kept, options, run, in_full=in_full),
-            run,
-            "macs",
-        )
-        search = choice.latency(kept, options.latency_batch)
-    elif any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
-        calibration = _calibration(given, stats, run, dask)
-        kept, search = allocate_widths(calibration, given, options, run)
-        if in_full:
-            calibration = replace(calibration, statistics={})  # which may take gigabytes, and have said all they know
-        removed, weights = _refit(calibration, kept, options, run, in_full=in_full)
+    with workers_at(dask) as workers:
+        if options.max_drop is not None:
+            jury = Jury(given, None if stats is None else stats.origin.data["sha256"])
+            calibration = _calibration(given, stats, run, workers)
+            choice = find_choice(calibration, given, options, run)
+            (kept, removed, weights), drop = find_within_drop(
+                calibration,
+                given,
+                choice,
+                jury,
+                lambda kept: _refit(calibration, kept, options, run, workers, in_full=in_full),
+                run,
+                "macs",
+            )
+            search = choice.latency(kept, options.latency_batch)
+        elif any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
+            calibration = _calibration(given, stats, run, workers)
+            kept, search = allocate_widths(calibration, given, options, run)
+            if in_full:
+                calibration = replace(calibration, statistics={})  # they may take gigabytes, and have said all
+            removed, weights = _refit(calibration, kept, options, run, workers, in_full=in_full)
     return _carry_out(
         source,
         trace,
@@ -398,7 +400,7 @@ def sweep(
     ReapError
         As for :func:`prune`; a target that is out of reach is left out, unless all are.
     """
-    _check_samples(data, stats, dask)
+    _check_samples(data, stats, dask, refits=write is not None)
     run = Run(progress or Silent())
     targets = _ordered(targets)
     with run.stage("reading the model"):
@@ -412,17 +414,18 @@ def sweep(
         raise UsageError("a sweep measures latency here, it takes no table of times", "use prune for another device")
     stats = _load_stats(stats, run)
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
-    calibration = _calibration(given, stats, run, dask)
     points, notes, failure = list[Point](), list[str](), None
-    for target, file in zip(targets, files, strict=True):
-        asked = replace(given.options, target=target)
-        try:
-            kept, _ = allocate_widths(calibration, given, asked, run)
-        except TargetError as error:
-            notes.append(f"{describe_targets((target,), given.trace)}: {error}")
-            failure = error
-            continue
-        points.append(_point(calibration, given, asked, kept, file, run, in_full=data is not None))
+    with workers_at(dask) as workers:
+        calibration = _calibration(given, stats, run, workers)
+        for target, file in zip(targets, files, strict=True):
+            asked = replace(given.options, target=target)
+            try:
+                kept, _ = allocate_widths(calibration, given, asked, run)
+            except TargetError as error:
+                notes.append(f"{describe_targets((target,), given.trace)}: {error}")
+                failure = error
+                continue
+            points.append(_point(calibration, given, asked, kept, file, run, workers, in_full=data is not None))
     if failure is not None and not points:
         raise failure
     frontier = Frontier(
@@ -533,11 +536,13 @@ def demo(output: Path | str | None = None, *, force: bool = False, progress: Pro
 # -- statistics of an earlier run --------------------------------------------------------------------------------------
 
 
-def _check_samples(data: object, stats: object, dask: str | None) -> None:
+def _check_samples(data: object, stats: object, dask: str | None, *, refits: bool) -> None:
+    """``refits``: layers are refitted on the samples, where these are given."""
     if data is None and stats is None:
         raise UsageError("no samples", "give --data SOURCE, or --stats FILE of an earlier calibration, or both")
-    if stats is not None and dask is not None:
-        raise UsageError("--dask has nothing to do: --stats has been measured already", "leave out one of them")
+    if dask is not None and stats is not None and not (refits and data is not None):
+        hint = "give --data too, to refit on" if refits else "it also spreads the refit that --write asks for"
+        raise UsageError("--dask has nothing to do: --stats has been measured already", hint)
 
 
 def _load_stats(stats: Stats | Path | str | None, run: Run) -> Stats | None:
@@ -552,11 +557,10 @@ def _samples_of(stats: Stats | None, data: object) -> object:
     return stats.samples if data is None and stats is not None else data
 
 
-def _calibration(given: Given, stats: Stats | None, run: Run, dask: str | None) -> Calibration:
+def _calibration(given: Given, stats: Stats | None, run: Run, workers: Workers) -> Calibration:
     """Measured now, or read."""
     if stats is None:
-        with workers_at(dask) as workers:
-            return measure(given, run, workers)
+        return measure(given, run, workers)
     check_origin(stats, given.source.sha256, given.source.name, given.options)
     if given.dataset.digest() not in (stats.origin.data["sha256"], stats.samples.shuffled(given.options.seed).digest()):
         run.notes.append("The statistics were measured on other samples than those that the layers are refitted on.")
@@ -564,11 +568,11 @@ def _calibration(given: Given, stats: Stats | None, run: Run, dask: str | None) 
 
 
 def _refit(
-    calibration: Calibration, kept: Ints, options: PruneOptions, run: Run, *, in_full: bool
+    calibration: Calibration, kept: Ints, options: PruneOptions, run: Run, workers: Workers, *, in_full: bool
 ) -> tuple[Labels, dict[Slot, np.ndarray]]:
     """On the samples, in full; or on the statistics alone."""
     if in_full:
-        return refit(calibration, kept, options, run)
+        return refit(calibration, kept, options, run, workers)
     if _FROM_STATS not in run.notes:
         run.notes.append(_FROM_STATS)
     with run.stage("refit"):
@@ -585,6 +589,7 @@ def _point(
     kept: Ints,
     file: Path | None,
     run: Run,
+    workers: Workers,
     *,
     in_full: bool,
 ) -> Point:
@@ -593,7 +598,7 @@ def _point(
     if file is None:
         removed, weights = quick_refit(calibration, kept)
     else:
-        removed, weights = _refit(calibration, kept, options, run, in_full=in_full)
+        removed, weights = _refit(calibration, kept, options, run, workers, in_full=in_full)
     plan = given.plan(options, removed, weights)
     described = describe_targets((target,), trace)
     if file is not None:

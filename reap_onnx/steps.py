@@ -359,14 +359,21 @@ def allocate_widths(
 
 
 def refit(
-    calibration: Calibration, kept: Ints, options: PruneOptions, run: Run
+    calibration: Calibration, kept: Ints, options: PruneOptions, run: Run, workers: Workers = HERE
 ) -> tuple[Labels, dict[Slot, np.ndarray]]:
-    """Which channels go at the given widths, and the new weights."""
+    """Which channels go at the given widths, and the new weights; workers run the samples."""
     units = zip(calibration.groups, kept, strict=True)
     changed = [group for group, k in units if k < len(group.units)]
     with run.stage("refit", len(layers_to_refit(changed))) as advance:
         return reconstruct(
-            calibration.trace, calibration.paths, kept.tolist(), calibration.taps, calibration.dataset, options, advance
+            calibration.trace,
+            calibration.paths,
+            kept.tolist(),
+            calibration.taps,
+            calibration.dataset,
+            options,
+            advance,
+            workers,
         )
 
 

@@ -72,8 +72,8 @@ Dask: TypeAlias = Annotated[
     typer.Option(
         "--dask",
         metavar="ADDRESS",
-        help="Dask scheduler, as tcp://host:8786, whose workers calibrate; see docs/distributed.md. A refit stays in "
-        "this process.",
+        help="Dask scheduler, as tcp://host:8786, whose workers run the samples, for calibration and refit; see "
+        "docs/distributed.md.",
     ),
 ]
 Memory: TypeAlias = Annotated[

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from reap_onnx.numerics.patches import col2im, im2col
 from reap_onnx.ops.between import Between, operator
 from reap_onnx.options import Method
 from reap_onnx.runtime.statistics import Tap
+from reap_onnx.runtime.waves import Sample, Whole
 
 NUMBERS = 256_000_000  # in the rows of either layer at most,
 SHARE = 32  # bytes of the memory for each of them, for there are some seven others made of it
@@ -49,22 +50,21 @@ class Shelf:
 
     def __init__(self, trace: Trace, couple: Couple, tap: Tap, method: Method, memory: int) -> None:
         self.couple, self.tap = couple, tap
-        self.samples: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+        self.samples: list[Sample] = []
         self._network, self._numbers = trace.network, min(NUMBERS, memory // SHARE)
         layers = couple.maker, couple.reader
         weights = sum(trace.network.constants[layer.node.inputs[layer.weight.input]].size for layer in layers)
         rows = min(method.pair_rows, method.pair_work // weights) if weights <= WEIGHTS else 0
-        self._room = min(rows // self._places(couple.reader), *map(self._fitting, layers))
+        room = min(rows // self._places(couple.reader), *map(self._fitting, layers))
+        self.whole = Whole(tap, couple.maker.data, room)
         self._chunk = max(1, min(CHUNK // (self._places(layer) * self._columns(layer)) for layer in layers))
 
-    def add(self, was: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> None:
-        """Keep samples of a batch, as long as there is room."""
-        data, total = now[self.couple.maker.data], was[self.tap.wanted]
-        other = now[self.tap.other] if self.tap.other else None
-        for start in range(0, min(self._room, len(total)), self._chunk):
-            some = slice(start, min(start + self._chunk, self._room))
-            self.samples.append((data[some].copy(), total[some].copy(), None if other is None else other[some].copy()))
-        self._room -= min(self._room, len(total))
+    def add(self, batches: Iterable[Sample]) -> None:
+        """Keep the samples of some batches, those that ``whole`` asks for, in pieces for the caches."""
+        for data, total, other in batches:
+            for start in range(0, len(total), self._chunk):
+                some = slice(start, start + self._chunk)
+                self.samples.append((data[some], total[some], None if other is None else other[some]))
 
     def _places(self, layer: Layer) -> int:
         assert layer.geometry is not None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.couple import Couple, find_couple
 from reap_onnx.graph.groups import Group
-from reap_onnx.graph.masking import coupled, mask_channels
+from reap_onnx.graph.masking import coupled
 from reap_onnx.graph.targets import clipped_to
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.pairs import Shelf, refit_couple
@@ -22,9 +21,10 @@ from reap_onnx.model.network import Network, Slot
 from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import Method, PruneOptions
-from reap_onnx.runtime.memory import memory_for_rows, memory_limit
-from reap_onnx.runtime.statistics import Tap, collect
-from reap_onnx.runtime.stream import Stream, Tensors
+from reap_onnx.runtime.memory import memory_for_rows
+from reap_onnx.runtime.shards import HERE, Workers
+from reap_onnx.runtime.statistics import Parts, Tap, finish, join_parts
+from reap_onnx.runtime.waves import Course, Present, TwoStreams, Wave
 
 
 def reconstruct(
@@ -35,6 +35,7 @@ def reconstruct(
     dataset: Dataset,
     options: PruneOptions,
     advance: Callable[[int], None] = lambda _: None,
+    workers: Workers = HERE,
 ) -> tuple[Labels, dict[Slot, np.ndarray]]:
     """Choose the channels at the given widths and refit every layer that lost some, in topological order.
 
@@ -45,6 +46,8 @@ def reconstruct(
     3. Where one layer makes what the other reads, the two are refitted together.
     4. Layers that share a weight get one that fits the statistics of all that were reached so far.
     5. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
+
+    Workers run the samples and add up, shard by shard; all else is here.
 
     Returns
     -------
@@ -62,24 +65,33 @@ def reconstruct(
     pending = {group.name for job in jobs for group in job.groups}
     shared: dict[str, list[Equations]] = {}
     waves = list(_waves(network, jobs))
-    memory, room = memory_for_rows(options.memory), memory_limit(options.memory) // 4
-    stream = partial(Stream, network, dataset, batch=options.batch, providers=options.providers, memory=room)
-    with stream() as original, stream() as present:
-        for number, wave in enumerate(waves):
-            later = [job for wave in waves[number + 1 :] for job in wave]
-            was = original.run(network.proto, [job.tap.wanted for job in wave], [job.tap.wanted for job in later])
-            final = [name for job in wave for name in job.final]
-            model = mask_channels(trace, _all(removed), weights) if method.asymmetric else network.proto
-            now = present.run(model, _read(wave), _read(later), final)
-            shelves = {job.index: Shelf(trace, job.couple, job.tap, method, memory) for job in wave if job.couple}
-            measured = collect(
-                [job.tap for job in wave],
-                _watched(zip(was, now, strict=True), shelves.values()),
-                samples=len(dataset),
-                rows=method.refit_rows,
-                seed=options.seed,
-                memory=memory // 2,
-            )
+    memory = memory_for_rows(options.memory)
+    shelves = {job.index: Shelf(trace, job.couple, job.tap, method, memory) for job in jobs if job.couple}
+    course = Course(
+        trace,
+        tuple(
+            _wave(wave, [job for later in waves[number:] for job in later], shelves)
+            for number, wave in enumerate(waves, 1)
+        ),
+        len(dataset),
+        options.batch,
+        method.refit_rows,
+        options.seed,
+        options.providers,
+        options.memory,
+        method.asymmetric,
+    )
+    sent: dict[Slot, np.ndarray] = {}
+    with workers.walk(TwoStreams, course, dataset, options.batch) as step:
+        for wave in waves:
+            changed = {slot: value for slot, value in weights.items() if sent.get(slot) is not value}
+            sent |= changed
+            parts: Parts = {}
+            for found in step(Present(_all(removed), changed)):
+                join_parts(parts, found.parts, course.memory_for_sums)
+                for index, samples in found.whole.items():
+                    shelves[index].add(samples)
+            measured = finish(parts)
             for job in wave:
                 blocks = measured[job.index]
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
@@ -105,7 +117,7 @@ def reconstruct(
                     )
                 if job.index in shelves:
                     gone = _all({name: units for name, units in removed.items() if name not in pending})
-                    weights |= refit_couple(trace, shelves[job.index], gone, weights, method.pair_rounds)
+                    weights |= refit_couple(trace, shelves.pop(job.index), gone, weights, method.pair_rounds)
                 advance(1)
     return _all(removed), weights
 
@@ -143,18 +155,20 @@ def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group], method
     return jobs
 
 
-def _read(jobs: Iterable[_Job]) -> list[str]:
-    return [name for job in jobs for name in (*job.tap.read, *job.final)]
+def _wave(jobs: Sequence[_Job], later: Sequence[_Job], shelves: Mapping[int, Shelf]) -> Wave:
+    """What the samples are run for, where these layers are refitted at once and those later."""
+    return Wave(
+        taps=tuple(job.tap for job in jobs),
+        whole=tuple(shelves[job.index].whole for job in jobs if job.index in shelves),
+        read=_read(jobs),
+        final=tuple(name for job in jobs for name in job.final),
+        later_wanted=tuple(job.tap.wanted for job in later),
+        later_read=_read(later),
+    )
 
 
-def _watched(
-    batches: Iterable[tuple[Tensors, Tensors]], shelves: Collection[Shelf]
-) -> Iterator[tuple[Tensors, Tensors]]:
-    """The same batches, seen by the shelves on their way."""
-    for was, now in batches:
-        for shelf in shelves:
-            shelf.add(was, now)
-        yield was, now
+def _read(jobs: Iterable[_Job]) -> tuple[str, ...]:
+    return tuple(name for job in jobs for name in (*job.tap.read, *job.final))
 
 
 def _merged(normals: Sequence[Equations], earlier: Sequence[Equations]) -> list[Equations]:

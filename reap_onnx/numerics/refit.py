@@ -38,6 +38,14 @@ class ClippedRows:
     low: float
     high: float
 
+    @staticmethod
+    def concatenate(parts: Sequence[ClippedRows]) -> ClippedRows:
+        """Return the rows of all, which have the same bounds."""
+        x, total, offset = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "total", "offset")
+        )
+        return replace(parts[0], x=x, total=total, offset=offset)
+
     def of(self, features: slice) -> ClippedRows:
         """Return the rows of some of the features."""
         return replace(self, total=self.total[:, features], offset=self.offset[:, features])

@@ -3,23 +3,28 @@
 What is sent, the shared part included, is part of a task: dask keeps it in the scheduler, and runs a task again where
 a worker dies. Each result is taken once, in the order of the items. So no item is lost or counted twice, and who did
 which makes no difference.
+
+What shards keep between the steps of a walk is not part of any task: it is lost with its worker, and made again from
+the samples and the steps, which are.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import ClusterError, ReapError
-from reap_onnx.runtime.shards import HERE, Workers
+from reap_onnx.runtime.shards import HERE, Shard, Walk, Workers, cut_shards
 from reap_onnx.version import VERSION
 
 PATIENCE = 60  # seconds that a scheduler, and its first worker, may take to answer
@@ -27,6 +32,7 @@ AHEAD = 2  # items under way for each worker: one that is worked on and one that
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
+Step = TypeVar("Step")
 Result = TypeVar("Result")
 
 _ALONE = threading.Lock()  # one piece of work at a time has all threads of its worker
@@ -59,7 +65,14 @@ def workers_at(address: str | None) -> Iterator[Workers]:
             raise ClusterError(f"no dask scheduler answers at {address}", _HINT) from error
         with client:
             _check_workers(client, address)
-            yield Cluster(client)
+            try:
+                yield Cluster(client)
+            except ReapError:
+                raise
+            except Exception as error:  # of many types, by what is asked of a client that has lost its scheduler
+                if client.status == "running":
+                    raise
+                raise ClusterError(_GONE, _HINT_GONE) from error
 
 
 @contextmanager
@@ -115,25 +128,197 @@ class Cluster:
         tasks = (self._client.submit(_task, work, common, item, pure=False) for item in items)
         under_way = deque(islice(tasks, self._ahead()))
         while under_way:
-            result, done = self._result(under_way.popleft())
+            result, done = _result(under_way.popleft())
             under_way.extend(islice(tasks, max(0, self._ahead() - len(under_way))))
             advance(done)
             yield result
 
+    @contextmanager
+    def walk(
+        self,
+        begin: Callable[[Shared, Shard, int], Walk[Step, Result]],
+        shared: Shared,
+        dataset: Dataset,
+        batch: int,
+    ) -> Iterator[Callable[[Step], Iterator[Result]]]:
+        """As :class:`~reap_onnx.runtime.shards.Workers`: each shard goes on where its tensors are.
+
+        Raises
+        ------
+        ClusterError
+            As for :meth:`run`.
+        """
+        yield _Shards(self._client, begin, shared, cut_shards(dataset, batch)).step
+
     def _ahead(self) -> int:
-        return AHEAD * max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+        return AHEAD * max(1, len(_addresses(self._client)))
 
-    def _result(self, future: Any) -> Any:
-        from distributed import CancelledError, KilledWorker
 
-        try:
-            return future.result()
-        except ReapError:
-            raise
-        except KilledWorker as error:
-            raise ClusterError("workers died one after the other on the same samples", _HINT_MEMORY) from error
-        except (CancelledError, OSError) as error:
-            raise ClusterError("the dask scheduler is gone", _HINT_GONE) from error
+class _Shards(Generic[Shared, Step, Result]):
+    """Shards on their way, dealt out to the workers."""
+
+    def __init__(
+        self,
+        client: Any,
+        begin: Callable[[Shared, Shard, int], Walk[Step, Result]],
+        shared: Shared,
+        shards: Sequence[Shard],
+    ) -> None:
+        self._client, self._begin, self._shards, self._share = client, begin, shards, 1
+        self._common = self._submit(_itself, shared)
+        self._steps: list[Any] = []
+        self._places = [""] * len(shards)
+        self._taken = [0] * len(shards)  # steps that each has taken at its place, as far as is known
+        self._held: list[Any] = [None] * len(shards)
+
+    def step(self, step: Step) -> Iterator[Result]:
+        """Take a step with every shard, one after the other for each worker: what waits, dask hands to idle ones."""
+        from distributed import as_completed
+
+        self._send()
+        self._steps.append(self._submit(_itself, step))
+        queues = {place: deque[int]() for place in self._places}
+        for shard, place in enumerate(self._places):
+            queues[place].append(shard)
+        under_way, completed = dict[Any, tuple[int, deque[int]]](), as_completed(loop=self._client.loop)
+
+        def go(shard: int, queue: deque[int]) -> None:
+            steps, last = self._steps[self._taken[shard] :], len(self._steps) - 1
+            future = self._submit(_step, self._held[shard], steps, last, place=self._places[shard])
+            under_way[future] = shard, queue
+            completed.add(future)
+
+        for queue in queues.values():
+            go(queue.popleft(), queue)
+        done, due = dict[int, Result](), 0
+        while due < len(self._shards):
+            future = next(completed)
+            shard, queue = under_way.pop(future)
+            if queue:
+                go(queue.popleft(), queue)
+            result, place = _result(future)
+            if result is None:
+                self._put(shard, place)
+                go(shard, deque())
+                continue
+            done[shard], self._places[shard], self._taken[shard] = result, place, len(self._steps)
+            while due in done:
+                yield done.pop(due)
+                due += 1
+
+    def _send(self) -> None:
+        """Send every shard to its worker that is not there yet."""
+        workers = _addresses(self._client) or [""]
+        self._share = math.ceil(len(self._shards) / len(workers))
+        for shard, place in enumerate(deal(self._places, workers)):
+            if place != self._places[shard] or not place:
+                self._put(shard, place)
+
+    def _put(self, shard: int, place: str) -> None:
+        """Send a shard to a worker; copies of it elsewhere go."""
+        what = self._begin, self._common, self._shards[shard], self._share
+        self._places[shard], self._taken[shard] = place, 0
+        self._held[shard] = self._submit(Held, *what, place=place)
+
+    def _submit(self, work: Callable[..., Any], *what: Any, place: str = "") -> Any:
+        """A task, at a place if that is there."""
+        return self._client.submit(work, *what, pure=False, workers=place or None, allow_other_workers=bool(place))
+
+
+def deal(places: Sequence[str], workers: Sequence[str]) -> list[str]:
+    """A worker for each shard, none with more than its share: the one that it has, as long as that is there."""
+    share, laden = math.ceil(len(places) / len(workers)), Counter[str]()
+    dealt = []
+    for place in places:
+        stays = place in workers and laden[place] < share
+        dealt.append(place if stays else "")
+        laden[place] += stays
+    for shard, place in enumerate(dealt):
+        if not place:
+            dealt[shard] = min(workers, key=lambda worker: laden[worker])
+            laden[dealt[shard]] += 1
+    return dealt
+
+
+class Held(Generic[Shared, Step, Result]):
+    """A shard on a worker, and how far it has come there; wherever else dask takes it, it starts afresh.
+
+    It is what a task has left there: dask drops it when the walk is over, or its client is gone.
+    """
+
+    def __init__(
+        self, begin: Callable[[Shared, Shard, int], Walk[Step, Result]], shared: Shared, shard: Shard, share: int
+    ) -> None:
+        self._begin, self._given, self._size = begin, (shared, shard, share), _bytes(shard)
+        self._walk: Walk[Step, Result] | None = None
+        self._taken = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Held, (self._begin, *self._given)
+
+    def __sizeof__(self) -> int:
+        return self._size
+
+    def __del__(self) -> None:
+        self._start_afresh()
+
+    def step(self, steps: Sequence[Step], number: int) -> Result | None:
+        """What step ``number`` gives, the last one of those at hand; None where they are too few to get there."""
+        if self._walk is None or self._taken > number:
+            self._start_afresh()
+        missing = number + 1 - self._taken
+        if missing > len(steps):
+            return None
+        walk = self._walk or self._begin(*self._given)
+        self._walk, self._taken = None, 0  # until it is done
+        for step in steps[-missing:-1]:
+            walk.skip(step)
+        (result,) = walk.step(steps[-1])
+        self._walk, self._taken = walk, number + 1
+        return result
+
+    def _start_afresh(self) -> None:
+        if self._walk is not None:
+            self._walk.close()
+        self._walk, self._taken = None, 0
+
+
+def _bytes(shard: Shard) -> int:
+    return sum(array.nbytes for array in shard.dataset.inputs.values())
+
+
+def _step(held: Held[Any, Step, Result], steps: Sequence[Step], number: int) -> tuple[Result | None, str]:
+    """A step on all threads of a worker, and which worker that is."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    with _ALONE, threadpool_limits(worker.state.nthreads, user_api="blas"):
+        return held.step(steps, number), worker.address
+
+
+def _addresses(client: Any) -> list[str]:
+    with _said_plainly():
+        return list(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _result(future: Any) -> Any:
+    with _said_plainly():
+        return future.result()
+
+
+@contextmanager
+def _said_plainly() -> Iterator[None]:
+    """What ends a cluster, as an error of our own; what ends the work itself is one."""
+    from distributed import CancelledError, KilledWorker
+
+    try:
+        yield
+    except ReapError:
+        raise
+    except KilledWorker as error:
+        raise ClusterError("workers died one after the other on the same samples", _HINT_MEMORY) from error
+    except (CancelledError, OSError) as error:
+        raise ClusterError(_GONE, _HINT_GONE) from error
 
 
 def _itself(shared: Shared) -> Shared:
@@ -156,7 +341,8 @@ def _version() -> str:
     return VERSION
 
 
+_GONE = "the dask scheduler is gone"
 _HINT = "start one with: dask scheduler, and workers with: dask worker ADDRESS; see docs/distributed.md"
 _HINT_VERSION = "install the same version of reap-onnx on every worker"
-_HINT_MEMORY = "have they too little memory? dask worker has --memory-limit; calibrate has --memory"
+_HINT_MEMORY = "have they too little memory? dask worker has --memory-limit, this command --memory"
 _HINT_GONE = "start it again and repeat the command; calibrate goes on where it was"

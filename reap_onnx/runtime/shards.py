@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -50,9 +51,14 @@ class Measurement:
     memory: int | None
 
 
+def batches_of_shard(batch: int) -> int:
+    """How many batches of so many samples make a shard."""
+    return math.ceil(SHARD / batch)
+
+
 def cut_shards(dataset: Dataset, batch: int) -> list[Shard]:
     """All samples, in shards of whole batches."""
-    size = batch * math.ceil(SHARD / batch)
+    size = batch * batches_of_shard(batch)
     return [Shard(start, dataset.slice(start, start + size)) for start in range(0, len(dataset), size)]
 
 
@@ -88,8 +94,29 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+Step = TypeVar("Step")
+Step_contra = TypeVar("Step_contra", contravariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Walk(Protocol[Step_contra, Result_co]):
+    """Samples that go on step by step from what they keep; it hangs on nothing but the samples and the steps so far."""
+
+    def step(self, step: Step_contra) -> Iterator[Result_co]:
+        """Take the next step; one result for each shard of the samples, in their order."""
+        ...
+
+    def skip(self, step: Step_contra) -> None:
+        """Take the next step for its own sake, as all others do that hang on it."""
+        ...
+
+    def close(self) -> None:
+        """Drop what is kept."""
+        ...
+
+
 class Workers(Protocol):
-    """Somebody who does independent pieces of work."""
+    """Somebody who does pieces of work on samples."""
 
     def run(
         self,
@@ -98,7 +125,20 @@ class Workers(Protocol):
         items: Iterable[Item],
         advance: Callable[[int], None],
     ) -> Iterator[Result]:
-        """``work(shared, item, advance)`` of every item, in the order of the items."""
+        """``work(shared, item, advance)`` of every item, independent of the others, in the order of the items."""
+        ...
+
+    def walk(
+        self,
+        begin: Callable[[Shared, Shard, int], Walk[Step, Result]],
+        shared: Shared,
+        dataset: Dataset,
+        batch: int,
+    ) -> AbstractContextManager[Callable[[Step], Iterator[Result]]]:
+        """What takes a step with all samples, and gives a result for each shard, in their order.
+
+        ``begin(shared, shard, share)`` sets samples on their way, ``share`` such ways lying side by side in a process.
+        """
         ...
 
 
@@ -114,6 +154,18 @@ class ThisProcess:
     ) -> Iterator[Result]:
         """Each result as it is asked for."""
         return (work(shared, item, advance) for item in items)
+
+    @contextmanager
+    def walk(
+        self,
+        begin: Callable[[Shared, Shard, int], Walk[Step, Result]],
+        shared: Shared,
+        dataset: Dataset,
+        batch: int,
+    ) -> Iterator[Callable[[Step], Iterator[Result]]]:
+        """All shards in one go."""
+        with closing(begin(shared, Shard(0, dataset), 1)) as walk:
+            yield walk.step
 
 
 HERE = ThisProcess()

@@ -13,7 +13,7 @@ from reap_onnx.errors import DataError
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
 from reap_onnx.model.network import Network
-from reap_onnx.numerics.gram import Accumulator, Equations
+from reap_onnx.numerics.gram import Accumulator, Equations, join
 from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
@@ -81,6 +81,90 @@ class Measured:
     halves: Halves = None
 
 
+@dataclass(frozen=True)
+class Part:
+    """What some of the samples leave behind of one block of a layer.
+
+    Parameters
+    ----------
+    sums
+        One, or those of two halves of the samples.
+    rows
+        Of every batch, where the tap is clipped.
+    """
+
+    sums: tuple[Equations, ...]
+    rows: tuple[ClippedRows, ...] = ()
+
+    def join(self, later: Part, memory: int | None = None) -> Part:
+        """Return what these samples and later ones leave behind; ``memory`` as for :func:`collect`."""
+        room = _room(memory, len(self.sums))
+        sums = tuple(join(a, b, room) for a, b in zip(self.sums, later.sums, strict=True))
+        return Part(sums, self.rows + later.rows)
+
+    def measured(self) -> Measured:
+        """Return what is known once all samples are in."""
+        normal = self.sums[0] if len(self.sums) == 1 else self.sums[0].merge(self.sums[1])
+        halves = (self.sums[0], self.sums[1]) if len(self.sums) == 2 and min(s.rows for s in self.sums) else None
+        return Measured(normal, ClippedRows.concatenate(self.rows) if self.rows else None, halves)
+
+
+Parts = dict[int, list[Part]]
+"""Of each layer's blocks, by the index of its node."""
+
+
+def join_parts(parts: Parts, more: Parts, memory: int | None) -> None:
+    """Join what the next samples leave behind to ``parts``, layer by layer; ``more`` is empty afterwards."""
+    for index in list(more):
+        blocks = more.pop(index)
+        parts[index] = (
+            [a.join(b, memory) for a, b in zip(parts[index], blocks, strict=True)] if index in parts else blocks
+        )
+
+
+def finish(parts: Parts) -> dict[int, list[Measured]]:
+    """What is known of every layer once all samples are in; ``parts`` is empty afterwards."""
+    return {index: [part.measured() for part in parts.pop(index)] for index in list(parts)}
+
+
+class Collector:
+    """Adds batches to the sums of some taps; parameters as for :func:`collect`."""
+
+    def __init__(
+        self, taps: Sequence[Tap], *, samples: int, rows: int, seed: int, memory: int | None = None, halves: bool = True
+    ) -> None:
+        self._taps, self._samples, self._seed, self._memory, self._halves = taps, samples, seed, memory, halves
+        self._wanted = max(1, round(rows / samples))
+        self._blocks: dict[int, list[_Block]] = {}
+
+    def add(self, number: int, was: Batch, now: Batch) -> None:
+        """Add a batch, by its number among all, of the original network and of the present one.
+
+        Raises
+        ------
+        DataError
+            A tensor is not finite.
+        """
+        in_parallel(lambda tap: self._add(tap, number, was, now), self._taps)
+
+    def result(self) -> Parts:
+        """What the batches since the last result leave behind."""
+        return {
+            tap.layer.node.index: [block.result() for block in self._blocks.pop(tap.layer.node.index)]
+            for tap in self._taps
+        }
+
+    def _add(self, tap: Tap, number: int, was: Batch, now: Batch) -> None:
+        index, total, geometry = tap.layer.node.index, was[tap.wanted], tap.layer.geometry
+        assert geometry is not None
+        count = min(self._wanted, geometry.positions(total.shape))
+        if index not in self._blocks:
+            self._blocks[index] = _blocks(tap, self._samples * count, self._memory, self._halves)
+        other = now[tap.other] if tap.other else None
+        rng = np.random.default_rng((self._seed, index, number))
+        _add(self._blocks[index], tap, now[tap.layer.data], total, other, count, number, rng)
+
+
 def collect(
     taps: Sequence[Tap],
     batches: Iterable[tuple[Batch, Batch]],
@@ -116,22 +200,11 @@ def collect(
     the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
     are measured.
     """
-    wanted = max(1, round(rows / samples))
-    sums: dict[int, list[_Block]] = {}
+    collector = Collector(taps, samples=samples, rows=rows, seed=seed, memory=memory, halves=halves)
     for number, (was, now) in enumerate(batches, first):
-
-        def add(tap: Tap, number: int = number, was: Batch = was, now: Batch = now) -> None:
-            index, total = tap.layer.node.index, was[tap.wanted]
-            assert tap.layer.geometry is not None
-            count = min(wanted, tap.layer.geometry.positions(total.shape))
-            blocks = sums[index] = sums.get(index) or _blocks(tap, samples * count, memory, halves)
-            other = now[tap.other] if tap.other else None
-            rng = np.random.default_rng((seed, index, number))
-            _add(blocks, tap, now[tap.layer.data], total, other, count, number, rng)
-
-        in_parallel(add, taps)
+        collector.add(number, was, now)
         advance(len(was[taps[0].wanted]))
-    return {tap.layer.node.index: [block.result() for block in sums.pop(tap.layer.node.index)] for tap in taps}
+    return finish(collector.result())
 
 
 def collect_dense(
@@ -188,11 +261,11 @@ class _Block:
     ) -> None:
         self._tap = tap
         parts = 2 if halves and rows < ENOUGH * columns else 1
-        room = memory if memory is None or parts == 1 else memory // 3
+        room = _room(memory, parts)
         self._sums = [Accumulator(columns, features, tap.intercept, room) for _ in range(parts)]
         kept = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
         self._every = math.ceil(rows / max(kept, 1))
-        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._kept: list[ClippedRows] = []
 
     def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray, half: int) -> None:
         """Add rows, the first ``half`` of them to the first half."""
@@ -205,16 +278,15 @@ class _Block:
         if self._tap.clip is not None:
             some = slice(None, None, self._every)
             x = np.pad(x[some], ((0, 0), (0, int(self._tap.intercept))), constant_values=1)
-            self._kept.append((x, total[some].copy(), offset[some].copy()))
+            self._kept.append(ClippedRows(x, total[some].copy(), offset[some].copy(), *self._tap.clip))
 
-    def result(self) -> Measured:
-        sums = [part.result() for part in self._sums]
-        normal = sums[0] if len(sums) == 1 else sums[0].merge(sums[1])
-        halves = (sums[0], sums[1]) if len(sums) == 2 and min(part.rows for part in sums) else None
-        if self._tap.clip is None:
-            return Measured(normal, None, halves)
-        x, total, offset = (np.concatenate(parts) for parts in zip(*self._kept, strict=True))
-        return Measured(normal, ClippedRows(x, total, offset, *self._tap.clip), halves)
+    def result(self) -> Part:
+        return Part(tuple(part.result() for part in self._sums), tuple(self._kept))
+
+
+def _room(memory: int | None, parts: int) -> int | None:
+    """Bytes that either half may take where there are two, for they are merged in the end."""
+    return memory if memory is None or parts == 1 else memory // 3
 
 
 def _blocks(tap: Tap, rows: int, memory: int | None, halves: bool) -> list[_Block]:
