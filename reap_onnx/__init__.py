@@ -19,11 +19,11 @@ from reap_onnx.errors import (
     UsageError,
 )
 from reap_onnx.options import EFFORTS, MaxDrop, Method, PruneOptions, Target
+from reap_onnx.outcome import PruneResult
 from reap_onnx.overrides import Override
 from reap_onnx.pipeline import (
     CalibrateResult,
     InspectResult,
-    PruneResult,
     apply,
     calibrate,
     compare,

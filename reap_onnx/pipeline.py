@@ -6,7 +6,6 @@ load -> probe -> trace -> groups -> statistics -> error paths -> sensitivity -> 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,46 +13,39 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from reap_onnx.data.dataset import Dataset, input_specs
+from reap_onnx.data.dataset import input_specs
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
 from reap_onnx.describe import cost_of, describe_targets, group_rows, reach, unmatched
-from reap_onnx.errors import CheckError, ModelError, OutputError, PlanError, TargetError, UsageError
+from reap_onnx.errors import ModelError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
-from reap_onnx.graph.groups import Group, find_groups
+from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.calibration import Calibration
-from reap_onnx.method.costs import confirm_latency, total
-from reap_onnx.model.edit import copy_model
+from reap_onnx.method.costs import total
 from reap_onnx.model.load import Source, load_model
-from reap_onnx.model.network import Network, Slot
-from reap_onnx.model.save import check_output, data_file, write_model, write_text
+from reap_onnx.model.network import Slot
 from reap_onnx.numerics.allocate import Ints
-from reap_onnx.options import Kind, PruneOptions, Target
-from reap_onnx.plan import Plan, read_plan
-from reap_onnx.report.files import check_report, write_report
+from reap_onnx.options import PruneOptions, Target
+from reap_onnx.outcome import PruneResult, carry_out, check_outputs, cost_of_pruned
+from reap_onnx.plan import Plan
+from reap_onnx.report.files import write_report
 from reap_onnx.report.progress import Progress, Silent
 from reap_onnx.report.summary import (
     Calibrated,
     Comparison,
-    Cost,
-    DropSearch,
     Frontier,
     GroupWeight,
     Inspection,
-    LatencySearch,
     Point,
-    Summary,
 )
 from reap_onnx.runtime.cluster import workers_at
-from reap_onnx.runtime.compare import compare_models, samples_of
-from reap_onnx.runtime.feeds import fixed_batch, probe_feeds, probe_shapes, random_feeds
-from reap_onnx.runtime.latency import load_sessions
-from reap_onnx.runtime.session import Session, probe
+from reap_onnx.runtime.compare import compare_models
+from reap_onnx.runtime.feeds import fixed_batch, probe_shapes, random_feeds
+from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.shards import Workers
-from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.smallest import Jury, find_limits, find_within_drop
 from reap_onnx.stats import Checkpoint, Stats, check_origin, make_stats, origin_of
 from reap_onnx.steps import (
@@ -74,7 +66,6 @@ from reap_onnx.steps import (
 SWEEP_TURNS = 10  # of each model in the latency of a point of a sweep
 _ALL = Target("macs", fraction=1.0)
 _FROM_STATS = "Layers are refitted from the statistics alone: with --data the model would be more accurate."
-_NOTHING = "the target asks for nothing: the model is unchanged"
 
 Model = str | Path | onnx.ModelProto
 
@@ -92,15 +83,6 @@ class CalibrateResult:
 
     stats: Stats
     report: Calibrated
-
-
-@dataclass(frozen=True)
-class PruneResult:
-    """What :func:`prune` and :func:`apply` return: the pruned model, the plan that makes it, and what to say of it."""
-
-    model: onnx.ModelProto
-    plan: Plan
-    summary: Summary
 
 
 def inspect(
@@ -220,7 +202,7 @@ def calibrate(
     file = None if output is None else Path(output)
     with run.stage("reading the model"):
         source = load_model(model)
-    _check_outputs(source, (data,), file, None, (), force)
+    check_outputs(source, (data,), file, None, (), force)
     options = replace(options or PruneOptions(_ALL), target=_ALL, latency_table=None)
     given = read(source, data, options, None, images, samples, run)
     origin = origin_of(source.sha256, given.options, given.dataset)
@@ -313,7 +295,7 @@ def prune(
     with run.stage("reading the model"):
         source = load_model(model)
     inputs = data, evaluate, stats, options.latency_table
-    _check_outputs(source, inputs, target_file, plan_file, report, force)
+    check_outputs(source, inputs, target_file, plan_file, report, force)
     stats = _load_stats(stats, run)
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
     options, trace = given.options, given.trace
@@ -340,7 +322,7 @@ def prune(
             if in_full:
                 calibration = replace(calibration, statistics={})  # they may take gigabytes, and have said all
             removed, weights = _refit(calibration, kept, options, run, workers, in_full=in_full)
-    return _carry_out(
+    return carry_out(
         source,
         trace,
         given.groups,
@@ -408,7 +390,7 @@ def sweep(
     files = [None] * len(targets) if write is None else _places(Path(write), source, targets)
     for file in files:
         place = file if file is None or file.parent.is_dir() else file.parent
-        _check_outputs(source, (data, evaluate, stats), place, None, report, force)
+        check_outputs(source, (data, evaluate, stats), place, None, report, force)
     options = replace(options or PruneOptions(targets[0]), target=targets[0])
     if options.latency_table is not None:
         raise UsageError("a sweep measures latency here, it takes no table of times", "use prune for another device")
@@ -463,12 +445,12 @@ def apply(
             "apply it to the very file that was pruned",
         )
     target_file = None if output is None else Path(output)
-    _check_outputs(source, (given,), target_file, None, (), force)
+    check_outputs(source, (given,), target_file, None, (), force)
     with run.stage("finding groups"):
         trace = trace_model(source, {name: tuple(shape) for name, shape in plan.inputs.items()}, ())
         groups = find_groups(trace)
     targets = plan.targets
-    return _carry_out(
+    return carry_out(
         source,
         trace,
         groups,
@@ -579,7 +561,7 @@ def _refit(
         return quick_refit(calibration, kept)
 
 
-# -- what comes out -------------------------------------------------------------------------------------------------
+# -- sweeps ----------------------------------------------------------------------------------------------------------
 
 
 def _point(
@@ -603,7 +585,7 @@ def _point(
     described = describe_targets((target,), trace)
     if file is not None:
         _make_folder(file.parent)
-        result = _carry_out(
+        result = carry_out(
             given.source, trace, given.groups, plan, run, feeds=given.feeds, judged=given.judged, options=options,
             target=described, output=file, keep_failed=False, plan_file=None, report=(),
         )  # fmt: skip
@@ -617,7 +599,7 @@ def _point(
         comparison = compare_models(
             *sessions, given.judged, batch=options.batch, latency_batches=batches, rounds=SWEEP_TURNS, advance=advance
         )
-    return Point(described, _cost_of(pruned, plan), comparison)
+    return Point(described, cost_of_pruned(pruned, plan), comparison)
 
 
 def _ordered(targets: Sequence[Target]) -> tuple[Target, ...]:
@@ -654,123 +636,8 @@ def _places(folder: Path, source: Source, targets: Sequence[Target]) -> list[Pat
     return [folder / f"{stem}-{target.kind}-{target.fraction or target.absolute:g}.onnx" for target in targets]
 
 
-def _carry_out(
-    source: Source,
-    trace: Trace,
-    groups: Sequence[Group],
-    plan: Plan,
-    run: Run,
-    *,
-    feeds: dict[str, np.ndarray],
-    judged: Dataset | None,
-    options: PruneOptions,
-    target: str,
-    output: Path | None,
-    keep_failed: bool,
-    plan_file: Path | None,
-    report: Sequence[Path],
-    search: LatencySearch | None = None,
-    drop: DropSearch | None = None,
-) -> PruneResult:
-    """Surgery, checks, files, report."""
-    removed, weights = read_plan(plan, trace)
-    with run.stage("surgery and checks"):
-        pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.original)
-        if len(removed):
-            stamp(pruned, plan)
-        wiring, failure = math.inf, None
-        try:
-            wiring = wiring_error(trace, removed, feeds, options.providers)
-            check_wiring(wiring)
-        except CheckError as error:
-            failure = error
-            if not keep_failed:
-                raise
-        after = _cost_of(pruned, plan)
-        _check_budgets(options.targets, trace, after)
-    comparison = None
-    if judged is not None:
-        sessions = Session(runnable(source), options.providers), Session(pruned, options.providers)
-        limit = None if not len(removed) or options.latency_table else options.target_of("latency")
-        batch = options.latency_batch
-        with run.stage("comparing", len(judged)) as advance:
-            timed = () if limit else (batch,)
-            comparison = compare_models(*sessions, judged, batch=options.batch, latency_batches=timed, advance=advance)
-        if limit is not None:
-            with run.stage("measuring latency"):
-                feeds_timed = samples_of(judged, batch)
-                originals = load_sessions(runnable(source), options.providers, feeds_timed)
-                again = [Session(pruned, options.providers) for _ in originals]
-                latency = confirm_latency(limit, originals, again, feeds_timed, batch)
-            comparison = replace(comparison, latency=(latency,))
-    if output is not None:
-        full = passes_in_full(source.model)
-
-        def check(path: Path) -> None:
-            if failure is None:
-                check_file(path, feeds, full=full, providers=options.providers)
-
-        write_model(pruned, output, external=source.external, check=check)
-    if plan_file is not None:
-        write_text(plan_file, plan.dumps())
-    summary = Summary(
-        source=source.name,
-        output="" if output is None else str(output),
-        target=target,
-        before=cost_of(trace.network),
-        after=after,
-        groups=group_rows(trace, groups, removed),
-        comparison=comparison,
-        wiring_error=wiring,
-        seconds=run.seconds,
-        notes=(*run.notes, *trace.left_alone()) if len(removed) else (_NOTHING,),
-        latency=search,
-        drop=drop,
-    )
-    for path in report:
-        write_report(summary, path)
-    if failure is not None:
-        raise failure
-    return PruneResult(pruned, plan, summary)
-
-
-def _check_outputs(
-    source: Source,
-    others: Sequence[object],
-    output: Path | None,
-    plan: Path | None,
-    report: Sequence[Path],
-    force: bool,
-) -> None:
-    """Refuse files that cannot or must not be written: above all the model's own, and ``others`` that are paths."""
-    inputs = [*source.files, *(Path(other) for other in others if isinstance(other, str | Path))]
-    data = data_file(output) if output is not None and source.external else None
-    files = [file for file in (output, data, plan) if file is not None]
-    for file in files:
-        check_output(file, inputs, force=force)
-    for path in report:
-        check_report(path)
-        check_output(path, inputs, force=True)
-    everything = [file.resolve() for file in (*files, *report)]
-    if len(set(everything)) < len(everything):
-        raise UsageError("two outputs have the same name", "give each a name of its own")
-
-
-def _check_budgets(targets: Sequence[Target], trace: Trace, after: Cost) -> None:
-    left: dict[Kind, int] = {"macs": after.macs, "params": after.params, "size": after.size}
-    for target in targets:
-        if target.kind in left and left[target.kind] > target.budget(total(trace, target.kind)):
-            allowed = target.budget(total(trace, target.kind))
-            raise CheckError(f"the pruned model has {target.kind} {left[target.kind]}, {allowed} were asked for")
-
-
 def _asks_nothing(target: Target, trace: Trace) -> bool:
     """Whether the original meets a target, as far as can be told without a measurement."""
     if target.kind == "latency":
         return target.fraction == 1
     return 0 < total(trace, target.kind) <= target.budget(total(trace, target.kind))
-
-
-def _cost_of(pruned: onnx.ModelProto, plan: Plan) -> Cost:
-    feeds = probe_feeds(input_specs(pruned), {name: tuple(shape) for name, shape in plan.inputs.items()})
-    return cost_of(Network(pruned, probe(pruned, feeds)))

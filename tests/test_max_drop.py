@@ -17,8 +17,8 @@ from reap_onnx.cli import main
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import DataError, TargetError, UsageError
 from reap_onnx.options import EFFORTS, MaxDrop, PruneOptions, Target
+from reap_onnx.outcome import PruneResult
 from reap_onnx.overrides import Override
-from reap_onnx.pipeline import PruneResult
 from reap_onnx.report.summary import Prunability
 
 SAMPLES = images(64)

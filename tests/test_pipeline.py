@@ -13,7 +13,7 @@ from nets import chaotic_net, images, macs, outputs, params, residual_net, width
 from reap_onnx import pipeline
 from reap_onnx.errors import CheckError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.options import PruneOptions, Target
-from reap_onnx.pipeline import PruneResult
+from reap_onnx.outcome import PruneResult
 
 SAMPLES = images(96)
 HALF = PruneOptions(Target("macs", fraction=0.5))
