@@ -41,11 +41,15 @@ IN_FULL = PruneOptions(Target("macs", 0.5), method=Method(refit_rows=8000))  # c
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[Any]:
-    threads = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
-    with distributed.LocalCluster(
-        n_workers=2, processes=True, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
-    ) as local:
+    with two_workers() as local:
         yield local
+
+
+def two_workers() -> Any:
+    threads = max(library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas")
+    return distributed.LocalCluster(
+        n_workers=2, processes=True, threads_per_worker=threads, dashboard_address="127.0.0.1:0"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -144,23 +148,22 @@ def _ways_kept() -> int:
     return sum(isinstance(thing, TwoStreams) for thing in gc.get_objects())
 
 
-@pytest.mark.parametrize(("after", "delay", "which"), [(1, 0, 0), (2, 0.02, 1), (3, 0.1, 0)])
+@pytest.mark.parametrize(("after", "delay", "which"), [(1, 0, 0), (3, 0.05, 1)])
 def test_a_worker_killed_in_the_refit_changes_no_byte(
-    scheduler: Any, place: Path, tmp_path: Path, after: int, delay: float, which: int
+    place: Path, tmp_path: Path, after: int, delay: float, which: int
 ) -> None:
-    scheduler.wait_for_workers(2)
-    before = pids(scheduler)
-    progress = killing("refit", before[which], after, delay)
-    refit_on(scheduler, place, tmp_path / "killed.onnx", progress)
-    assert progress.acted
+    with two_workers() as own:  # dask does not always start a worker again that dies soon after it was started
+        own.wait_for_workers(2)
+        before = pids(own)
+        progress = killing("refit", before[which], after, delay)
+        refit_on(own, place, tmp_path / "killed.onnx", progress)
+        assert progress.acted
+        assert before[which] not in pids(own)
     assert (tmp_path / "killed.onnx").read_bytes() == (place / "in_full.onnx").read_bytes()
-    scheduler.wait_for_workers(2)
-    assert before[which] not in pids(scheduler)
 
 
-@pytest.mark.parametrize(("after", "delay"), [(1, 0), (2, 0.05)])
 def test_a_scheduler_killed_in_the_refit_ends_it_with_an_error(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, delay: float
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "dask"]
@@ -178,7 +181,7 @@ def test_a_scheduler_killed_in_the_refit_ends_it_with_an_error(
         monkeypatch.setattr(cluster, "PATIENCE", 1)
         own = SimpleNamespace(scheduler_address=address)
         with pytest.raises(ClusterError, match="scheduler is gone"):
-            refit_on(own, place, tmp_path / "never.onnx", Interrupting("refit", scheduler.kill, after, delay))
+            refit_on(own, place, tmp_path / "never.onnx", Interrupting("refit", scheduler.kill))
     finally:
         for process in (scheduler, worker):
             process.kill()
