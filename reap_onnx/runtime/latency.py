@@ -17,7 +17,7 @@ from reap_onnx.runtime.session import Session
 
 _TURN = 0.005  # seconds
 _FEWEST = 3  # rounds, however long they take
-_SESSIONS, _QUICK = 5, 0.02  # of a model whose run takes less than these seconds
+_SESSIONS = {0.02: 5, 0.1: 3}  # of a model whose run takes less than these seconds: large ones take memory, too
 
 
 def measure_latency(
@@ -76,7 +76,7 @@ def measure_latency(
 def load_sessions(
     model: onnx.ModelProto | Path, providers: Sequence[str], feeds: Mapping[str, np.ndarray]
 ) -> list[Session]:
-    """Load a model to be timed: where a run is quick, several times.
+    """Load a model to be timed: the quicker a run, the more often.
 
     Two sessions of one model differ by some percent for as long as they live: where its weights and tensors came to
     lie in memory decides how well they share the caches.
@@ -87,8 +87,9 @@ def load_sessions(
         The model does not run on ``feeds``.
     """
     first, inputs = Session(model, providers), dict(feeds)
-    quick = _turn(first, inputs, 1) < _QUICK
-    return [first, *(Session(model, providers) for _ in range(_SESSIONS - 1 if quick else 0))]
+    takes = _turn(first, inputs, 1)
+    count = max((many for limit, many in _SESSIONS.items() if takes < limit), default=1)
+    return [first, *(Session(model, providers) for _ in range(count - 1))]
 
 
 def measure_sessions(
