@@ -155,7 +155,7 @@ def _inspect_prunability(
         source = load_model(model)
     options = replace(options, target=options.max_drop, freeze=(*options.freeze, *freeze))
     given = read(source, data, options, evaluate, images, samples, run)
-    jury, trace = Jury(given), given.trace
+    jury, trace = Jury(given, run), given.trace
     calibration = measure(given, run)
     choice = find_choice(calibration, given, given.options, run)
     found, search = find_within_drop(
@@ -303,7 +303,7 @@ def prune(
     in_full = data is not None
     with workers_at(dask) as workers:
         if options.max_drop is not None:
-            jury = Jury(given, None if stats is None else stats.origin.data["sha256"])
+            jury = Jury(given, run, None if stats is None else stats.origin.data["sha256"])
             calibration = _calibration(given, stats, run, workers)
             choice = find_choice(calibration, given, options, run)
             (kept, removed, weights), drop = find_within_drop(

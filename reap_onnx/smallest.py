@@ -46,7 +46,8 @@ class Found(NamedTuple):
 class Jury:
     """Samples held out: half of them decide, the other half says what the decision is worth.
 
-    ``measured`` is the digest of samples that statistics were measured on by an earlier run.
+    Samples that calibrate are left out, and ``run`` is told. ``measured`` is the digest of samples that statistics
+    were measured on by an earlier run, of which only some are at hand: there none may be among them.
 
     Raises
     ------
@@ -56,17 +57,21 @@ class Jury:
         They are those that calibrate.
     """
 
-    def __init__(self, given: Given, measured: str | None = None) -> None:
+    def __init__(self, given: Given, run: Run, measured: str | None = None) -> None:
         options, limit = given.options, given.options.max_drop
         assert limit is not None
         batch = fixed_batch(input_specs(given.source.model)) or 1
-        if given.judged.shuffled(options.seed).digest() in (given.dataset.digest(), measured):
+        judged = given.judged.without(given.dataset)
+        known = len(given.judged) - len(judged)
+        if not len(judged) or (measured and (known or given.judged.shuffled(options.seed).digest() == measured)):
             raise UsageError("the samples that decide on a drop must not be those that calibrate", _HINT)
-        self.deciding, self.others = given.judged.halves(options.seed, batch)
+        if known:
+            run.notes.append(f"{known} of {len(given.judged)} samples calibrate, and have no say in the drop.")
+        self.deciding, self.others = judged.halves(options.seed, batch)
         if not len(self.deciding):
-            raise DataError(f"{given.judged.description}: {len(given.judged)} samples are too few to decide", _HINT)
+            raise DataError(f"{judged.description}: {len(judged)} samples are too few to decide", _HINT)
         original = Session(runnable(given.source), options.providers)
-        self._judge = Judge(original, given.judged, limit, batch=options.batch, seed=options.seed)
+        self._judge = Judge(original, judged, limit, batch=options.batch, seed=options.seed)
         self._judge.check_enough(self.deciding)
         self._given, self.metric, self.limit = given, self._judge.name, limit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.budgets import Budget, Way, best_way
 from reap_onnx.method.calibration import Calibration
-from reap_onnx.method.costs import exact_budget, latency_budget, macs_as_latency, size_budget
+from reap_onnx.method.costs import describe_latency, exact_budget, latency_budget, macs_as_latency, size_budget
 from reap_onnx.method.latency import find_steps, foreign_cost, latency_cost
 from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
@@ -265,6 +265,19 @@ def _statistics(
     return sums
 
 
+@dataclass
+class Trials:
+    """What was measured on the way to a latency; ``advance`` is told of each."""
+
+    found: list[Latency] = field(default_factory=list)
+    advance: Callable[[int], None] = lambda _: None
+
+    def __call__(self, latency: Latency) -> None:
+        """Add one."""
+        self.found.append(latency)
+        self.advance(1)
+
+
 @dataclass(frozen=True)
 class Choice:
     """What widths are chosen from, and within what: error curves of the groups, budgets of the targets.
@@ -277,7 +290,7 @@ class Choice:
     curves: list[Curve]
     budgets: list[Budget]
     predicted: TableCost | None
-    trials: list[Latency]
+    trials: Trials = field(default_factory=Trials)
     source: str = ""
     others: tuple[Way, ...] = ()
 
@@ -286,7 +299,7 @@ class Choice:
         if self.predicted is None:
             return None
         whole = self.predicted([curve.width for curve in self.curves])
-        return LatencySearch(batch, whole, self.predicted(kept), tuple(self.trials), self.source)
+        return LatencySearch(batch, whole, self.predicted(kept), tuple(self.trials.found), self.source)
 
 
 def find_choice(calibration: Calibration, given: Given, options: PruneOptions, run: Run) -> Choice:
@@ -302,7 +315,7 @@ def find_choice(calibration: Calibration, given: Given, options: PruneOptions, r
         curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
         target = options.target_of("latency")
         if target is None:
-            return Choice(curves, budgets, None, [])
+            return Choice(curves, budgets, None)
         feeds = samples_of(calibration.dataset, batch)
         with run.stage("timing operators", len(trace.layers)) as advance:
             if given.times:
@@ -313,14 +326,14 @@ def find_choice(calibration: Calibration, given: Given, options: PruneOptions, r
     finally:
         timer.save()
     run.notes += [f"{options.latency_table} has no time of {name}" for name in missing]
-    whole, trials = cost([curve.width for curve in curves]), list[Latency]()
+    whole, trials = cost([curve.width for curve in curves]), Trials()
     if given.times:
         budgets.append(Budget("--latency", cost, target.budget(whole)))
     elif target.budget(whole) < whole:
         originals = load_sessions(runnable(given.source), options.providers, feeds)
 
         def measured(cost: Cost) -> Budget:
-            return latency_budget(calibration, target, cost, originals, feeds, batch, trials.append)
+            return latency_budget(calibration, target, cost, originals, feeds, batch, trials)
 
         others = []
         if options.round_to == "auto":
@@ -350,11 +363,12 @@ def allocate_widths(
     """The widths that meet all targets, and how the latency was met."""
     choice = find_choice(calibration, given, options, run)
     ways = [Way("steps found by timing", choice.curves, choice.budgets), *choice.others]
-    with run.stage("allocation"):
+    with run.stage("allocation") as choice.trials.advance:
         way, kept = best_way(ways)
-    if choice.others:
+    target = options.target_of("latency")
+    if choice.others and target is not None:
         tried = ", ".join(each.name for each in ways)
-        run.notes.append(f"At this latency {way.name} lose the least (tried: {tried}).")
+        run.notes.append(f"At a latency of {describe_latency(target)} {way.name} lose the least (tried: {tried}).")
     return kept, choice.latency(kept, options.latency_batch)
 
 

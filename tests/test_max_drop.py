@@ -84,6 +84,18 @@ def test_what_calibrates_does_not_decide() -> None:
         pipeline.prune(NET, None, PruneOptions(MaxDrop(0.5), method=FAST), stats=stats, evaluate=SAMPLES)
 
 
+def test_samples_that_calibrate_are_left_out_of_those_that_decide() -> None:
+    options, others = PruneOptions(MaxDrop(0.5), method=FAST), SAMPLES + 1
+    mixed = np.concatenate([others, SAMPLES[:10], SAMPLES[:1]])
+    summary = pipeline.prune(NET, SAMPLES, options, evaluate=mixed, dry_run=True).summary
+    assert f"11 of {len(mixed)} samples calibrate, and have no say in the drop." in summary.notes
+    assert summary.drop is not None
+    assert summary.drop.decided.samples == summary.drop.judged.samples == len(others) // 2
+    stats = pipeline.calibrate(NET, SAMPLES, options=options).stats
+    with pytest.raises(UsageError, match="must not be those that calibrate"):
+        pipeline.prune(NET, None, options, stats=stats, evaluate=mixed)
+
+
 @pytest.mark.parametrize("given", [{"data": SAMPLES[:1]}, {"data": SAMPLES, "evaluate": SAMPLES[:1] + 1}])
 def test_too_few_to_hold_any_out(given: dict[str, np.ndarray]) -> None:
     with pytest.raises(DataError, match="too few"):

@@ -206,7 +206,7 @@ RoundTo: TypeAlias = Annotated[
     typer.Option(
         "--round-to",
         metavar="N",
-        help="Keep multiples of N channels; auto: whatever measuring shows to be best, the default with --latency.",
+        help="Keep multiples of N channels; auto: steps that timing shows to be worth it; with --latency, its default, other widths are tried as well.",
         rich_help_panel=_LIMITS,
     ),
 ]

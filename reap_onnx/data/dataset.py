@@ -158,6 +158,18 @@ class Dataset:
         inputs = {name: array[start:stop] for name, array in self.inputs.items()}
         return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[start:stop])
 
+    def without(self, others: Dataset) -> Dataset:
+        """The samples that are not among ``others``, in their order; names and types of inputs are taken to agree."""
+        known = set(others._hashes())
+        kept = [number for number, sample in enumerate(self._hashes()) if sample not in known]
+        return self if len(kept) == len(self) else self.subset(kept)
+
+    def _hashes(self) -> Iterator[bytes]:
+        """SHA-256 of each sample."""
+        arrays = [self.inputs[name] for name in sorted(self.inputs)]
+        for sample in zip(*arrays, strict=True):
+            yield hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in sample)).digest()
+
     def digest(self) -> str:
         """SHA-256 of the inputs, hexadecimal."""
         found = hashlib.sha256()

@@ -60,24 +60,34 @@ def best_way(ways: Sequence[Way]) -> tuple[Way, Ints]:
     Raises
     ------
     TargetError
-        All of them miss a budget: what the first one says.
+        All of them miss a budget: what the last one says.
     """
-    found, failures = list[tuple[Way, Ints]](), list[TargetError]()
+    best: tuple[float, Way, Ints] | None = None
+    failure: TargetError | None = None
     for way in ways:
         try:
-            found.append((way, meet_budgets(way.curves, way.budgets)))
-        except TargetError as failure:
-            failures.append(failure)
-    if not found:
-        raise failures[0]
-    return min(found, key=lambda one: _error(one[0].curves, one[1]))
+            kept = meet_budgets(way.curves, way.budgets, most_error=best[0] if best else math.inf)
+        except TargetError as missed:
+            failure = missed
+            continue
+        if best is None or _error(way.curves, kept) < best[0]:
+            best = _error(way.curves, kept), way, kept
+    if best is None:
+        assert failure is not None
+        raise failure
+    return best[1:]
 
 
-def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:
+def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget], most_error: float = math.inf) -> Ints:
     """Widths of least error within all budgets.
 
     Where a cost is a model, the widths found are tried, and its limit is moved by what the trial shows, until the
     true cost is near its budget: in proportion, and between limits that were too high and such that were not.
+
+    Parameters
+    ----------
+    most_error
+        Widths of this error or more are not wanted: the search is given up once some of it are still too dear.
 
     Returns
     -------
@@ -87,7 +97,7 @@ def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:
     Raises
     ------
     TargetError
-        A budget is out of reach.
+        A budget is out of reach, or only with more error than is wanted.
     """
     searches = [_Search(budget, curves) for budget in budgets if budget.trial is not None]
     tried: dict[tuple[int, ...], list[float]] = {}
@@ -97,6 +107,8 @@ def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget]) -> Ints:
         if tuple(kept) in tried:
             break
         values = tried[tuple(kept)] = [search.measure(kept) for search in searches]
+        if _error(curves, kept) >= most_error and not all(map(_Search.fits, searches, values)):
+            raise TargetError("the budgets are met with more error than is wanted")
         done = [search.learn(kept, value) for search, value in zip(searches, values, strict=True)]
         if all(done):
             values = tried[tuple(kept)] = [

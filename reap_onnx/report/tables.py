@@ -211,7 +211,7 @@ def facts(summary: Summary) -> tuple[str, ...]:
         lines.append(f"Time: {fmt.seconds(sum(summary.seconds.values()))} ({stages}).")
     if summary.latency is not None and summary.latency.trials:
         ratios = ", ".join(f"{latency.ratio:.3f}" for latency in summary.latency.trials)
-        lines.append(f"Latency over that of the original, measured on the way: {ratios}.")
+        lines.append(f"Latency over that of the original, of every network measured on the way: {ratios}.")
     if summary.latency is not None and summary.latency.source:
         lines.append(f"The latency target is predicted from {summary.latency.source}; no such device was measured.")
     if summary.drop is not None:

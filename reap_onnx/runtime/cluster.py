@@ -249,9 +249,9 @@ class Held(Generic[Shared, Step, Result]):
     def __init__(
         self, begin: Callable[[Shared, Shard, int], Walk[Step, Result]], shared: Shared, shard: Shard, share: int
     ) -> None:
-        self._begin, self._given, self._size = begin, (shared, shard, share), _bytes(shard)
         self._walk: Walk[Step, Result] | None = None
         self._taken = 0
+        self._begin, self._given, self._size = begin, (shared, shard, share), _bytes(shard)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Held, (self._begin, *self._given)
@@ -303,7 +303,12 @@ def _addresses(client: Any) -> list[str]:
 
 def _result(future: Any) -> Any:
     with _said_plainly():
-        return future.result()
+        try:
+            return future.result()
+        except OSError as error:
+            if future.status != "error":  # the cluster's own
+                raise
+            raise ClusterError(f"a worker failed: {' '.join(str(error).split())[:200]}", _HINT_WORKER) from error
 
 
 @contextmanager
@@ -345,4 +350,5 @@ _GONE = "the dask scheduler is gone"
 _HINT = "start one with: dask scheduler, and workers with: dask worker ADDRESS; see docs/distributed.md"
 _HINT_VERSION = "install the same version of reap-onnx on every worker"
 _HINT_MEMORY = "have they too little memory? dask worker has --memory-limit, this command --memory"
+_HINT_WORKER = "has it room in its memory and its TMPDIR?"
 _HINT_GONE = "start it again and repeat the command; calibrate goes on where it was"

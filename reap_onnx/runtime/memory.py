@@ -53,10 +53,19 @@ class Spilled:
 
 
 class Spill:
-    """Arrays in a file that has no name, so that it goes with the process however that ends."""
+    """Arrays in a file that has no name, so that it goes with the process however that ends.
+
+    Raises
+    ------
+    DataError
+        There is no place for the file.
+    """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="reap-onnx-")  # noqa: SIM115
+        try:
+            self._file = tempfile.TemporaryFile(prefix="reap-onnx-")  # noqa: SIM115
+        except OSError as error:
+            raise _no_room(error) from error
         self.size = 0
 
     def put(self, array: np.ndarray) -> Spilled:
@@ -73,10 +82,7 @@ class Spill:
             self._file.write(np.ascontiguousarray(array).data)
             self._file.flush()
         except OSError as error:
-            raise DataError(
-                f"tensors between layers do not fit into memory nor into {tempfile.gettempdir()}: {error.strerror}",
-                "raise --memory, use fewer --samples, or name a larger disk in TMPDIR",
-            ) from error
+            raise _no_room(error) from error
         self.size += array.nbytes
         return place
 
@@ -88,3 +94,10 @@ class Spill:
     def close(self) -> None:
         """Give the file up."""
         self._file.close()
+
+
+def _no_room(error: OSError) -> DataError:
+    return DataError(
+        f"tensors between layers do not fit into memory nor into a file of their own: {error.strerror}",
+        "raise --memory, use fewer --samples, or name a larger disk in TMPDIR",
+    )

@@ -68,3 +68,15 @@ def test_datasets_that_do_not_hold_together() -> None:
 def test_an_input_may_be_a_single_number() -> None:
     spec = input_specs(model_of(helper.make_tensor_value_info("rate", TensorProto.INT64, [])))[0]
     assert (spec.shape, spec.batch) == ((), None)
+
+
+def test_samples_that_others_have_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((6, 2, 3)).astype(np.float32), np.arange(6.0)
+    whole = Dataset({"x": x, "y": y}, labels=np.arange(6))
+    left = whole.without(whole.subset([4, 1, 1]))
+    assert left.labels is not None
+    assert left.labels.tolist() == [0, 2, 3, 5]
+    assert whole.without(whole.shuffled(3)).labels is not None
+    assert len(whole.without(whole.shuffled(3))) == 0
+    assert whole.without(Dataset({"x": x, "y": y + 1})) is whole

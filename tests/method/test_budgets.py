@@ -136,3 +136,15 @@ def test_a_way_that_is_out_of_reach_is_passed_over() -> None:
     assert cost(kept) <= 0.5 * full
     with pytest.raises(TargetError, match="the smallest that can be reached"):
         best_way([Way("wide", wide, [budget])])
+
+
+def test_a_way_that_can_only_lose_is_given_up() -> None:
+    curves, cost = chain(np.random.default_rng(6))
+    full = cost([64] * 4)
+    slow, trials = counted(lambda kept: min(full, 1.5 * cost(kept)))
+    good = Way("good", curves, [Budget("--latency", cost, 0.8 * full)])
+    bad = Way("bad", curves, [Budget("--latency", cost, 0.8 * full, slow, aim=0.97, near=0.95)])
+    assert best_way([good, bad])[0].name == "good"
+    given_up = len(trials)
+    assert best_way([bad])[0].name == "bad"
+    assert given_up < len(trials) - given_up
