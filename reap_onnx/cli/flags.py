@@ -206,7 +206,8 @@ RoundTo: TypeAlias = Annotated[
     typer.Option(
         "--round-to",
         metavar="N",
-        help="Keep multiples of N channels; auto: steps that timing shows to be worth it; with --latency, its default, other widths are tried as well.",
+        help="Keep multiples of N channels; auto: steps that timing shows to be worth it. Default with --latency, "
+        "where other widths are tried as well.",
         rich_help_panel=_LIMITS,
     ),
 ]
