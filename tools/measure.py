@@ -353,7 +353,7 @@ def smallest_uniform(model: Path, data: Dataset, evaluate: Dataset, options: Pru
     """
     run, source = Run(Silent()), load_model(model)
     given = read(source, data, options, evaluate, None, None, run)
-    jury, calibration = Jury(given), measure(given, run)
+    jury, calibration = Jury(given, run), measure(given, run)
     cost, held = macs_cost(given.trace, calibration.groups), dict[int, float]()
     widths = np.array([len(group.units) for group in calibration.groups])
 
