@@ -23,8 +23,8 @@ from reap_onnx.numerics.path import removal_path
 from reap_onnx.options import Method, PruneOptions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.runtime.shards import HERE, Workers
-from reap_onnx.runtime.statistics import Parts, Tap, finish, join_parts
-from reap_onnx.runtime.waves import Course, Present, TwoStreams, Wave
+from reap_onnx.runtime.statistics import Measured, Parts, Tap, finish, join_parts
+from reap_onnx.runtime.waves import Course, Found, Present, TwoStreams, Wave
 
 
 def reconstruct(
@@ -86,12 +86,7 @@ def reconstruct(
         for wave in waves:
             changed = {slot: value for slot, value in weights.items() if sent.get(slot) is not value}
             sent |= changed
-            parts: Parts = {}
-            for found in step(Present(_all(removed), changed)):
-                join_parts(parts, found.parts, course.memory_for_sums)
-                for index, samples in found.whole.items():
-                    shelves[index].add(samples)
-            measured = finish(parts)
+            measured = _measured(step(Present(_all(removed), changed)), shelves, course.memory_for_sums)
             for job in wave:
                 blocks = measured[job.index]
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
@@ -165,6 +160,18 @@ def _wave(jobs: Sequence[_Job], later: Sequence[_Job], shelves: Mapping[int, She
         later_wanted=tuple(job.tap.wanted for job in later),
         later_read=_read(later),
     )
+
+
+def _measured(
+    found: Iterable[Found], shelves: Mapping[int, Shelf], memory: int | None
+) -> Mapping[int, Sequence[Measured]]:
+    """What is known of every layer of a wave; samples wanted in whole go to their shelves."""
+    parts: Parts = {}
+    for shard in found:
+        join_parts(parts, shard.parts, memory)
+        for index, samples in shard.whole.items():
+            shelves[index].add(samples)
+    return finish(parts)
 
 
 def _read(jobs: Iterable[_Job]) -> tuple[str, ...]:

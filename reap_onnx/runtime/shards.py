@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Equations, join
-from reap_onnx.runtime.statistics import Tap, collect_dense, normals
+from reap_onnx.runtime.statistics import Tap, add_blocks, collect_dense, normals
 
 SHARD = 200  # samples of a shard, rounded up to whole batches; the same on any machine, since sums of floats hang on it
 
@@ -81,19 +82,13 @@ def measure_shard(how: Measurement, shard: Shard, advance: Callable[[int], None]
 
 
 def add_sums(sums: Sums, more: Sums, memory: int | None) -> None:
-    """Merge the sums of the next shard into those of all before it, layer by layer; ``more`` is empty afterwards."""
-    for index in list(more):
-        blocks = more.pop(index)
-        sums[index] = (
-            [join(a, b, memory) for a, b in zip(sums[index], blocks, strict=True)] if index in sums else blocks
-        )
+    """Merge the sums of the next shard into those of all before it; ``more`` is empty afterwards."""
+    add_blocks(sums, more, partial(join, memory=memory))
 
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
 Step = TypeVar("Step")
 Step_contra = TypeVar("Step_contra", contravariant=True)
 Result_co = TypeVar("Result_co", covariant=True)

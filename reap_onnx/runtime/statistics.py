@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +27,7 @@ ENOUGH = 16  # rows for each column; with fewer, halves of the samples are told 
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
 
 Batch = Mapping[str, np.ndarray]
+AnyBlock = TypeVar("AnyBlock")
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,17 @@ Parts = dict[int, list[Part]]
 
 
 def join_parts(parts: Parts, more: Parts, memory: int | None) -> None:
-    """Join what the next samples leave behind to ``parts``, layer by layer; ``more`` is empty afterwards."""
+    """Join what the next samples leave behind to ``parts``; ``more`` is empty afterwards."""
+    add_blocks(parts, more, partial(Part.join, memory=memory))
+
+
+def add_blocks(
+    total: dict[int, list[AnyBlock]], more: dict[int, list[AnyBlock]], join: Callable[[AnyBlock, AnyBlock], AnyBlock]
+) -> None:
+    """Join ``more`` to ``total``, layer by layer and block by block; ``more`` is empty afterwards."""
     for index in list(more):
         blocks = more.pop(index)
-        parts[index] = (
-            [a.join(b, memory) for a, b in zip(parts[index], blocks, strict=True)] if index in parts else blocks
-        )
+        total[index] = [join(a, b) for a, b in zip(total[index], blocks, strict=True)] if index in total else blocks
 
 
 def finish(parts: Parts) -> dict[int, list[Measured]]:
