@@ -124,9 +124,12 @@ def _compare(
         return comparison
     with run.stage("measuring latency"):
         feeds = samples_of(judged, batch)
-        originals = load_sessions(runnable(source), options.providers, feeds)
-        again = [Session(pruned, options.providers) for _ in originals]
-        latency = confirm_latency(limit, originals, again, feeds, batch)
+
+        def load() -> tuple[list[Session], list[Session]]:
+            originals = load_sessions(runnable(source), options.providers, feeds)
+            return originals, [Session(pruned, options.providers) for _ in originals]
+
+        latency = confirm_latency(limit, load, feeds, batch)
     return replace(comparison, latency=(latency,))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +14,34 @@ from examples.net import Net
 from nets import images, macs, params, residual_net
 from reap_onnx import pipeline
 from reap_onnx.cli import main
-from reap_onnx.errors import PlanError, TargetError, UsageError
+from reap_onnx.errors import CheckError, PlanError, TargetError, UsageError
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.plan import Plan
 
 SAMPLES = images(64)
 
 
-def wide_net() -> onnx.ModelProto:
+def wide_net(size: int = 16) -> onnx.ModelProto:
     """One group that can be pruned, of 128 channels that take most of the time."""
     net = Net()
-    h = net.op("Relu", net.conv(net.input("N", 3, 16, 16), 3, 128, 3, 3, pads=[1, 1, 1, 1]))
+    h = net.op("Relu", net.conv(net.input("N", 3, size, size), 3, 128, 3, 3, pads=[1, 1, 1, 1]))
     h = net.conv(h, 128, 32, 3, 3, pads=[1, 1, 1, 1])
     return net.model(h)
 
 
-def wide_samples() -> dict[str, np.ndarray]:
+def prune_patiently(
+    net: onnx.ModelProto, samples: dict[str, np.ndarray], options: PruneOptions
+) -> pipeline.PruneResult:
+    """As ``prune``: where another process takes the machine in between, a latency is refused, and asked for again."""
+    for _ in range(2):
+        with suppress(CheckError):
+            return pipeline.prune(net, samples, options)
+    return pipeline.prune(net, samples, options)
+
+
+def wide_samples(size: int = 16) -> dict[str, np.ndarray]:
     name = wide_net().graph.input[0].name
-    return {name: np.random.default_rng(0).standard_normal((24, 3, 16, 16)).astype(np.float32)}
+    return {name: np.random.default_rng(0).standard_normal((24, 3, size, size)).astype(np.float32)}
 
 
 def test_targets_are_read_as_they_are_typed() -> None:
@@ -132,7 +143,7 @@ def test_a_latency_is_met_and_said(tmp_path: Path) -> None:
 
 
 def test_several_ways_to_a_latency_are_tried_and_the_one_taken_is_said() -> None:
-    result = pipeline.prune(wide_net(), wide_samples(), PruneOptions(Target("latency", 0.9)))
+    result = prune_patiently(wide_net(32), wide_samples(32), PruneOptions(Target("latency", 0.9)))
     summary = result.summary
     [note] = [note for note in summary.notes if note.startswith("At a latency of 90.0% of the original ")]
     assert note.endswith("(tried: steps found by timing, multiples of 4, free widths).")

@@ -61,7 +61,7 @@ from reap_onnx.numerics.gram import Accumulator
 from reap_onnx.numerics.path import Path as RemovalPath
 from reap_onnx.numerics.path import Problem, ridge_of, scores
 from reap_onnx.report.progress import Silent
-from reap_onnx.runtime.latency import load_sessions, measure_latency, measure_sessions
+from reap_onnx.runtime.latency import load_sessions, measure_latency, measure_pairs, middle_pair
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.smallest import Found, Jury
@@ -162,7 +162,7 @@ def latency_target(options: argparse.Namespace) -> None:
         feeds = noise(options.model, 1, seed)
         originals = load_sessions(options.model, ("cpu",), feeds)
         again = [Session(result.model) for _ in originals]
-        measured = measure_sessions(originals, again, feeds, batch=1, rounds=200, seconds=15.0)
+        measured = middle_pair(measure_pairs(originals, again, feeds, batch=1, rounds=200, seconds=15.0))
         summary = result.summary
         assert summary.latency is not None
         report(
@@ -196,7 +196,7 @@ def equal_latency(options: argparse.Namespace) -> None:
     def timed(kept: np.ndarray) -> float:
         model = Surgeon(given.trace, calibration.without_first(kept.tolist()), {}).operate()
         again = [Session(model) for _ in originals]
-        return measure_sessions(originals, again, feeds, batch=1, rounds=200, seconds=10.0).ratio
+        return middle_pair(measure_pairs(originals, again, feeds, batch=1, rounds=200, seconds=10.0)).ratio
 
     steps, _ = allocate_widths(calibration, given, given.options, run)
     aim, low, high, found = timed(steps), 0.05, 1.0, list[tuple[float, np.ndarray]]()

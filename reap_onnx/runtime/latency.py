@@ -92,7 +92,7 @@ def load_sessions(
     return [first, *(Session(model, providers) for _ in range(count - 1))]
 
 
-def measure_sessions(
+def measure_pairs(
     originals: Sequence[Session],
     pruned: Sequence[Session],
     feeds: Mapping[str, np.ndarray],
@@ -100,14 +100,18 @@ def measure_sessions(
     batch: int,
     rounds: int,
     seconds: float,
-) -> Latency:
-    """As :func:`measure_latency`, pair by pair of the sessions of both models: the pair whose ratio is the median.
+) -> list[Latency]:
+    """As :func:`measure_latency`, for each pair of the sessions of both models.
 
     ``rounds`` and ``seconds`` are those of all pairs together.
     """
     pairs = list(zip(originals, pruned, strict=False))
     each, most = max(1, rounds // len(pairs)), seconds / len(pairs)
-    found = [measure_latency(*pair, feeds, batch=batch, rounds=each, seconds=most) for pair in pairs]
+    return [measure_latency(*pair, feeds, batch=batch, rounds=each, seconds=most) for pair in pairs]
+
+
+def middle_pair(found: Sequence[Latency]) -> Latency:
+    """The pair whose ratio is the median; its rounds are those of all."""
     middle = sorted(found, key=lambda latency: latency.ratio)[len(found) // 2]
     return replace(middle, rounds=sum(latency.rounds for latency in found))
 

@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from reap_onnx.errors import UsageError
-from reap_onnx.runtime.latency import measure_latency
+from reap_onnx.errors import CheckError, UsageError
+from reap_onnx.method.costs import confirm_latency
+from reap_onnx.options import Target
+from reap_onnx.report.summary import Latency
+from reap_onnx.runtime.latency import measure_latency, middle_pair
 from reap_onnx.runtime.session import Session
 
 
@@ -65,3 +68,22 @@ def test_no_rounds_no_measurement() -> None:
     session = Session(chain(1), threads=1)
     with pytest.raises(UsageError, match="0 rounds"):
         measure_latency(session, session, FEEDS, batch=64, rounds=0)
+
+
+def test_the_pair_in_the_middle_counts() -> None:
+    found = [Latency(1, 10.0, pruned, 3) for pruned in (9.0, 5.0, 6.0)]
+    assert middle_pair(found) == Latency(1, 10.0, 6.0, 9)
+
+
+def test_a_latency_is_confirmed_at_once_or_refused_after_more_sessions() -> None:
+    loaded: list[int] = []
+
+    def load() -> tuple[list[Session], list[Session]]:
+        loaded.append(1)
+        return [Session(chain(30), threads=1)], [Session(chain(3), threads=1)]
+
+    assert confirm_latency(Target("latency", 0.8), load, FEEDS, 64).ratio < 0.5
+    assert len(loaded) == 1
+    with pytest.raises(CheckError, match=r"more than 1\.0% of the original"):
+        confirm_latency(Target("latency", 0.01), load, FEEDS, 64)
+    assert len(loaded) == 4
