@@ -161,20 +161,21 @@ class Method:
         Rounds in which errors hidden by an activation stop to count.
     pair_rows
         Rows that layers are refitted in pairs with; 0: no pairs.
-    pair_rounds, pair_work
-        Gauss-Newton rounds of a pair at most; products of its rows and weights at most.
+    pair_rounds, pair_steps, pair_work
+        Gauss-Newton rounds of a pair at most; conjugate gradients in each; products of its rows and weights at most.
     """
 
     criterion: Literal["reap", "l1", "l2"] = "reap"
     selection_rows: int = 32_000
     refit_rows: int = 64_000
-    sensitivity_samples: int = 150
+    sensitivity_samples: int = 50
     asymmetric: bool = True
     residual: bool = True
     reselect: bool = True
     clipped_rounds: int = 4
     pair_rows: int = 64_000
     pair_rounds: int = 2
+    pair_steps: int = 5
     pair_work: int = 20_000_000_000
 
     def __post_init__(self) -> None:
@@ -182,19 +183,20 @@ class Method:
             raise UsageError(f"unknown criterion {self.criterion!r}", "use reap, l1 or l2")
         if min(self.selection_rows, self.refit_rows) < 1:
             raise UsageError("a method needs rows")
-        if min(self.sensitivity_samples, self.clipped_rounds, self.pair_rows, self.pair_rounds, self.pair_work) < 0:
-            raise UsageError("samples, rounds, rows and work of a method are not negative")
+        pairs = self.pair_rows, self.pair_rounds, self.pair_steps, self.pair_work
+        if min(self.sensitivity_samples, self.clipped_rounds, *pairs) < 0:
+            raise UsageError("samples, rounds, rows, steps and work of a method are not negative")
 
     @property
     def pairs(self) -> bool:
         """Whether layers are refitted in pairs."""
-        return self.pair_rows > 0 and self.pair_rounds > 0
+        return min(self.pair_rows, self.pair_rounds, self.pair_steps) > 0
 
 
 EFFORTS = {
-    "fast": Method(selection_rows=16_000, refit_rows=32_000, sensitivity_samples=50, pair_rows=0),
+    "fast": Method(selection_rows=16_000, refit_rows=32_000, pair_rows=0),
     "default": Method(),
-    "best": Method(pair_rows=256_000, pair_work=80_000_000_000),
+    "best": Method(sensitivity_samples=150, pair_rows=256_000, pair_steps=10, pair_work=80_000_000_000),
 }
 """Points on the trade between time and accuracy."""
 

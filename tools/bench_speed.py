@@ -49,7 +49,6 @@ from reap_onnx.graph.cost import count_macs
 from reap_onnx.graph.couple import Couple, find_couple
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.pairs import STEPS
 from reap_onnx.method.problems import layers_to_refit
 from reap_onnx.model.load import load_model
 from reap_onnx.model.network import Network
@@ -374,7 +373,7 @@ def _pair(
     if shares[couple.reader.node.index] == 1:
         return 0.0
     step = 2 * n * d * k * 2 + 2 * m * e * f * 4
-    return STEPS * step + 2 * (2 * n * d * k + 2 * m * e * f) + n * d * d + m * e * e
+    return method.pair_steps * step + 2 * (2 * n * d * k + 2 * m * e * f) + n * d * d + m * e * e
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------

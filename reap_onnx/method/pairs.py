@@ -27,7 +27,6 @@ SHARE = 32  # bytes of the memory for each of them, for there are some seven oth
 WEIGHTS = 32_000_000  # and in the weights of both
 CHUNK = 500_000  # numbers in the rows of either layer that are worked on at a time, for the caches
 AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
-STEPS = 10
 RIDGE = 1e-2
 
 Constants = Mapping[Slot, np.ndarray]
@@ -80,7 +79,7 @@ class Shelf:
 
 
 def refit_couple(
-    trace: Trace, shelf: Shelf, removed: Labels, weights: Constants, rounds: int
+    trace: Trace, shelf: Shelf, removed: Labels, weights: Constants, method: Method
 ) -> dict[Slot, np.ndarray]:
     """New constants of both layers of a couple, in their original shapes; none where no sample had room.
 
@@ -92,8 +91,8 @@ def refit_couple(
         Channels that are gone for good.
     weights
         Constants that are new by now; the others are as they were.
-    rounds
-        Gauss-Newton rounds at most.
+    method
+        How many Gauss-Newton rounds, and conjugate gradients in each.
     """
     couple, tap = shelf.couple, shelf.tap
     if not shelf.samples:
@@ -110,7 +109,14 @@ def refit_couple(
         offset = np.zeros_like(goal) if other is None else second.features(other)
         batches.append(Batch(rows, first.shape(len(data), trace.network.shapes[couple.maker.output]), goal, offset))
     one, two = refit_pair(
-        pair, batches, first.matrix, second.matrix, ridge=RIDGE, rounds=rounds, again=AGAIN, steps=STEPS
+        pair,
+        batches,
+        first.matrix,
+        second.matrix,
+        ridge=RIDGE,
+        rounds=method.pair_rounds,
+        again=AGAIN,
+        steps=method.pair_steps,
     )
     return first.slots(one) | second.slots(two)
 

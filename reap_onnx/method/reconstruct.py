@@ -112,7 +112,7 @@ def reconstruct(
                     )
                 if job.index in shelves:
                     gone = _all({name: units for name, units in removed.items() if name not in pending})
-                    weights |= refit_couple(trace, shelves.pop(job.index), gone, weights, method.pair_rounds)
+                    weights |= refit_couple(trace, shelves.pop(job.index), gone, weights, method)
                 advance(1)
     return _all(removed), weights
 
