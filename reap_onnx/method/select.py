@@ -21,6 +21,7 @@ from reap_onnx.numerics.gram import Equations
 from reap_onnx.numerics.path import Path, removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.overrides import merge_overrides
+from reap_onnx.runtime.compare import class_scores
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.shards import HERE, Workers
 from reap_onnx.runtime.statistics import Tap
@@ -28,6 +29,7 @@ from reap_onnx.runtime.statistics import Tap
 Statistics = Mapping[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
+HIGHEST = 10  # class scores of a sample that its outputs are judged by
 _NONE: Labels = np.zeros(0, np.int64)
 
 
@@ -106,7 +108,8 @@ class Sensitivity:
     """What the error of a group does to the outputs of the network.
 
     A group alone is cut to half of its units and its readers are refitted; the relative squared error of the
-    outputs, per unit of the group's own error, is its weight (after Kamma, Inoue & Wada, PRO, 2022).
+    outputs, per unit of the group's own error, is its weight (after Kamma, Inoue & Wada, PRO, 2022). Of class scores
+    those count alone that are among the highest of their sample: the others are many, and decide nothing.
 
     Parameters
     ----------
@@ -122,6 +125,7 @@ class Sensitivity:
         self._trace, self._taps = trace, taps
         self._dataset, self._options = dataset, options
         self._reference = self._outputs(trace.network.proto)
+        self._highest = {name: _highest(scores) for name, scores in self._reference.items() if scores.ndim == 2}
 
     def weigh(self, path: GroupPath, statistics: Statistics) -> float:
         """The weight of a path, given the statistics of the layers that read its group; 1 for one without error."""
@@ -138,19 +142,40 @@ class Sensitivity:
 
     def _outputs(self, model: onnx.ModelProto) -> dict[str, np.ndarray]:
         session = Session(model, self._options.providers, weights=self._trace.network.weights)
-        runs = [session.run(feeds) for feeds in self._dataset.batches(self._options.batch)]
+        batches = list(self._dataset.batches(self._options.batch))
+        runs, counts = [session.run(feeds) for feeds in batches], [len(next(iter(f.values()))) for f in batches]
         floats = [n for n in session.outputs if isinstance(runs[0][n], np.ndarray) and runs[0][n].dtype.kind == "f"]
-        return {name: np.concatenate([np.ravel(run[name]) for run in runs]).astype(float) for name in floats}
+        return {name: _joined([run[name] for run in runs], counts) for name in floats}
 
     def _damage(self, model: onnx.ModelProto) -> float:
         """Squared error of the outputs relative to their variance, the mean over the outputs."""
         shares = []
         for name, values in self._outputs(model).items():
-            reference = self._reference[name]
+            if values.shape != self._reference[name].shape:
+                continue
+            reference, changed = self._of_account(name, self._reference[name]), self._of_account(name, values)
             spread = float(((reference - reference.mean()) ** 2).sum())
-            if values.shape == reference.shape and spread > 0:
-                shares.append(float(((values - reference) ** 2).sum()) / spread)
+            if spread > 0:
+                shares.append(float(((changed - reference) ** 2).sum()) / spread)
         return float(np.mean(shares)) if shares else 1.0
+
+    def _of_account(self, name: str, values: np.ndarray) -> np.ndarray:
+        """What counts of an output."""
+        return np.take_along_axis(values, self._highest[name], 1) if name in self._highest else values
+
+
+def _joined(outputs: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
+    """Class scores of all runs, (N, K), where they are such; else all numbers in a row. float64."""
+    scores = [class_scores(output, count) for output, count in zip(outputs, counts, strict=True)]
+    parts = [found for found in scores if found is not None]
+    if len(parts) < len(outputs) or len({part.shape[1] for part in parts}) > 1:
+        parts = [np.ravel(output) for output in outputs]
+    return np.concatenate(parts).astype(float)
+
+
+def _highest(scores: np.ndarray) -> np.ndarray:
+    """Classes of the highest scores (N, K) of every sample, (N, at most ``HIGHEST``)."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :HIGHEST]
 
 
 def weighed(
