@@ -18,8 +18,7 @@ Doubles = npt.NDArray[np.float64]
 
 _HALVINGS = 5  # of a step, until the error falls
 _DAMPING = 1e-3  # of the mean of a Gram matrix's diagonal, in the preconditioner
-_PROBED = 8_000  # rows by which the preconditioner sees how much of an error reaches the first layer,
-_ENOUGH = 16  # and how the rows of a layer lie, for each of its columns: it need not be exact
+_PROBED = 8_000  # rows by which the preconditioner sees how much of an error reaches the first layer
 
 
 @dataclass(frozen=True)
@@ -153,16 +152,9 @@ def _error(points: Sequence[_Point]) -> float:
     return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
 
 
-def _damped(parts: Sequence[Floats], share: float) -> tuple[Callable[[Doubles], Doubles], float]:
-    """``(X'X / count + damping)^-1`` as a function, by whichever of ``X'X`` and ``XX'`` is smaller; the mean square.
-
-    The first parts stand for all of them; ``share`` is what a row adds to the count.
-    """
-    columns = parts[0].shape[1]
-    ends = np.cumsum([len(part) for part in parts])
-    parts = parts[: 1 + int(np.searchsorted(ends, _ENOUGH * columns))]
-    rows = sum(map(len, parts))
-    count = share * rows
+def _damped(parts: Sequence[Floats], count: int) -> tuple[Callable[[Doubles], Doubles], float]:
+    """``(X'X / count + damping)^-1`` as a function, by whichever of ``X'X`` and ``XX'`` is smaller; the mean square."""
+    columns, rows = parts[0].shape[1], sum(len(part) for part in parts)
     size = float(sum(np.square(part, dtype=np.float64).sum() for part in parts)) / columns / count
     damping = _DAMPING * size
     if rows < columns:
@@ -195,8 +187,9 @@ def _step(
             sums += join(*gradient)
         return sums / count
 
-    parts = [[getattr(point, name) for point in points] for name in ("rows", "read")]
-    inverses, sizes = zip(*(_damped(rows, count / sum(map(len, rows))) for rows in parts), strict=True)
+    inverses, sizes = zip(
+        *(_damped([getattr(p, name) for p in points], count) for name in ("rows", "read")), strict=True
+    )
     reached = _reached(points)
     damping = join(np.full(first.shape, ridge * sizes[0] * reached.mean()), np.full(second.shape, ridge * sizes[1]))
 
