@@ -162,7 +162,8 @@ class Method:
     pair_rows
         Rows that layers are refitted in pairs with; 0: no pairs.
     pair_rounds, pair_steps, pair_work
-        Gauss-Newton rounds of a pair at most; conjugate gradients in each; products of its rows and weights at most.
+        Gauss-Newton rounds of a pair at most; conjugate gradients in each (0 of either: no pairs); products of its
+        rows and weights at most.
     """
 
     criterion: Literal["reap", "l1", "l2"] = "reap"
@@ -196,7 +197,7 @@ class Method:
 EFFORTS = {
     "fast": Method(selection_rows=16_000, refit_rows=32_000, pair_rows=0),
     "default": Method(),
-    "best": Method(sensitivity_samples=150, pair_rows=256_000, pair_steps=10, pair_work=80_000_000_000),
+    "best": Method(pair_rows=256_000, pair_steps=10, pair_work=80_000_000_000),
 }
 """Points on the trade between time and accuracy."""
 

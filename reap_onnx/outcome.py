@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from reap_onnx.report.files import check_report, write_report
 from reap_onnx.report.summary import Comparison, Cost, DropSearch, LatencySearch, Summary
 from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.feeds import probe_feeds
-from reap_onnx.runtime.latency import load_sessions
+from reap_onnx.runtime.latency import load_pairs
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.verify import check_file, check_wiring, passes_in_full, wiring_error
 from reap_onnx.steps import Run, runnable, stamp
@@ -124,11 +125,7 @@ def _compare(
         return comparison
     with run.stage("measuring latency"):
         feeds = samples_of(judged, batch)
-
-        def load() -> tuple[list[Session], list[Session]]:
-            originals = load_sessions(runnable(source), options.providers, feeds)
-            return originals, [Session(pruned, options.providers) for _ in originals]
-
+        load = partial(load_pairs, runnable(source), pruned, options.providers, feeds)
         latency = confirm_latency(limit, load, feeds, batch)
     return replace(comparison, latency=(latency,))
 

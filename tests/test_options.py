@@ -112,11 +112,24 @@ def test_values_of_other_types_are_named() -> None:
 
 @pytest.mark.parametrize(
     "part",
-    [{"criterion": "l3"}, {"refit_rows": 0}, {"selection_rows": 0}, {"pair_rows": -1}, {"sensitivity_samples": -1}],
+    [
+        {"criterion": "l3"},
+        {"refit_rows": 0},
+        {"selection_rows": 0},
+        {"pair_rows": -1},
+        {"pair_steps": -1},
+        {"sensitivity_samples": -1},
+    ],
 )
 def test_methods_that_are_none(part: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Method(**part)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("none", [{"pair_rows": 0}, {"pair_rounds": 0}, {"pair_steps": 0}])
+def test_methods_without_pairs(none: dict[str, int]) -> None:
+    assert Method().pairs
+    assert not Method(**none).pairs
 
 
 @pytest.mark.parametrize(

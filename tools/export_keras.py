@@ -7,7 +7,7 @@ In an environment of its own:
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import tensorflow as tf
@@ -42,7 +42,10 @@ def export(name: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    for family in sys.argv[2:] or FAMILIES:
-        print(export(family, target), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("families", nargs="*", default=list(FAMILIES), metavar="NAME")
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    for family in given.families:
+        print(export(family, given.folder), flush=True)

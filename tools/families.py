@@ -9,8 +9,8 @@ writes.
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -643,5 +643,9 @@ def export(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    for written in export(Path(sys.argv[1]), sys.argv[2:]):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    given = parser.parse_args()
+    for written in export(given.folder, given.names):
         print(written)

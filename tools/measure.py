@@ -61,7 +61,7 @@ from reap_onnx.numerics.gram import Accumulator
 from reap_onnx.numerics.path import Path as RemovalPath
 from reap_onnx.numerics.path import Problem, ridge_of, scores
 from reap_onnx.report.progress import Silent
-from reap_onnx.runtime.latency import load_sessions, measure_latency, measure_pairs, middle_pair
+from reap_onnx.runtime.latency import load_pairs, load_sessions, measure_latency, measure_pairs, middle_pair
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.smallest import Found, Jury
@@ -160,9 +160,8 @@ def latency_target(options: argparse.Namespace) -> None:
             result = prune(options.model, data, wanted, output=options.save, force=True)
             seconds = time.perf_counter() - start
         feeds = noise(options.model, 1, seed)
-        originals = load_sessions(options.model, ("cpu",), feeds)
-        again = [Session(result.model) for _ in originals]
-        measured = middle_pair(measure_pairs(originals, again, feeds, batch=1, rounds=200, seconds=15.0))
+        pairs = load_pairs(options.model, result.model, ("cpu",), feeds)
+        measured = middle_pair(measure_pairs(*pairs, feeds, batch=1, rounds=200, seconds=15.0))
         summary = result.summary
         assert summary.latency is not None
         report(

@@ -99,7 +99,7 @@ def latency_budget(
         pruned = [Session(model, original.providers) for original in originals]
         rounds, seconds = effort * TURNS, effort * SECONDS
         found = measure_pairs(originals, pruned, feeds, batch=batch, rounds=rounds, seconds=seconds)
-        latency = middle_pair(found)
+        latency = middle_pair(found, absolute=bool(target.absolute))
         measured(latency)
         return latency.pruned_ms if target.absolute else latency.ratio * full
 
@@ -127,7 +127,7 @@ def confirm_latency(
     found: list[Latency] = []
     for effort in (1, 2, 4):
         found += measure_pairs(*load(), feeds, batch=batch, rounds=effort * TURNS, seconds=effort * SECONDS)
-        latency = middle_pair(found)
+        latency = middle_pair(found, absolute=bool(target.absolute))
         if latency.pruned_ms <= target.budget(latency.original_ms):
             return latency
     raise CheckError(

@@ -29,7 +29,7 @@ from reap_onnx.runtime.statistics import Tap
 Statistics = Mapping[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
-HIGHEST = 10  # class scores of a sample that its outputs are judged by
+HIGHEST = 10  # class scores of a sample that count
 _NONE: Labels = np.zeros(0, np.int64)
 
 
@@ -108,8 +108,8 @@ class Sensitivity:
     """What the error of a group does to the outputs of the network.
 
     A group alone is cut to half of its units and its readers are refitted; the relative squared error of the
-    outputs, per unit of the group's own error, is its weight (after Kamma, Inoue & Wada, PRO, 2022). Of class scores
-    those count alone that are among the highest of their sample: the others are many, and decide nothing.
+    outputs, per unit of the group's own error, is its weight (after Kamma, Inoue & Wada, PRO, 2022). Of class scores,
+    (N, K), those alone count that the original puts highest for each sample: the others are many, and decide little.
 
     Parameters
     ----------
@@ -124,8 +124,10 @@ class Sensitivity:
     def __init__(self, trace: Trace, taps: Mapping[int, Tap], dataset: Dataset, options: PruneOptions) -> None:
         self._trace, self._taps = trace, taps
         self._dataset, self._options = dataset, options
-        self._reference = self._outputs(trace.network.proto)
-        self._highest = {name: _highest(scores) for name, scores in self._reference.items() if scores.ndim == 2}
+        outputs = self._outputs(trace.network.proto)
+        self._shapes = {name: values.shape for name, values in outputs.items()}
+        self._highest = {name: _highest(values) for name, values in outputs.items() if values.ndim == 2}
+        self._reference = {name: self._counted(name, values) for name, values in outputs.items()}
 
     def weigh(self, path: GroupPath, statistics: Statistics) -> float:
         """The weight of a path, given the statistics of the layers that read its group; 1 for one without error."""
@@ -151,15 +153,13 @@ class Sensitivity:
         """Squared error of the outputs relative to their variance, the mean over the outputs."""
         shares = []
         for name, values in self._outputs(model).items():
-            if values.shape != self._reference[name].shape:
-                continue
-            reference, changed = self._of_account(name, self._reference[name]), self._of_account(name, values)
+            reference = self._reference[name]
             spread = float(((reference - reference.mean()) ** 2).sum())
-            if spread > 0:
-                shares.append(float(((changed - reference) ** 2).sum()) / spread)
+            if values.shape == self._shapes[name] and spread > 0:
+                shares.append(float(((self._counted(name, values) - reference) ** 2).sum()) / spread)
         return float(np.mean(shares)) if shares else 1.0
 
-    def _of_account(self, name: str, values: np.ndarray) -> np.ndarray:
+    def _counted(self, name: str, values: np.ndarray) -> np.ndarray:
         """What counts of an output."""
         return np.take_along_axis(values, self._highest[name], 1) if name in self._highest else values
 

@@ -242,7 +242,7 @@ class _Sums:
         self._y_sum = np.zeros(features)
         self._square = np.zeros(features)
         self._gram = np.zeros((columns, columns), order="F")
-        self._cross = np.zeros((columns, features))
+        self._cross = np.zeros((columns, features), order="F")
         self._drop = columns >= _WIDE
         self._gram_part = np.zeros((0, 0), np.float32)
         self._cross_part = np.zeros((0, 0), np.float32)
@@ -288,10 +288,11 @@ class _Sums:
         self._square += np.square(dy, dtype=np.float64).sum(axis=0)
         if not self._gram_part.size:
             self._gram_part = np.zeros(self._gram.shape, np.float32, order="F")
-            self._cross_part = np.zeros(self._cross.shape, np.float32)
+            self._cross_part = np.zeros(self._cross.shape, np.float32, order="F")
         if dx.size:
             self._gram_part = blas.ssyrk(1.0, dx.T, beta=1.0, c=self._gram_part, lower=1, overwrite_c=1)
-            self._cross_part += dx.T @ dy
+        if dx.size and dy.size:
+            self._cross_part = blas.sgemm(1.0, dx.T, dy.T, beta=1.0, c=self._cross_part, trans_b=1, overwrite_c=1)
         self._rows += len(dx)
         self._pending += len(dx)
         if self._pending >= _CHUNK:

@@ -92,6 +92,17 @@ def load_sessions(
     return [first, *(Session(model, providers) for _ in range(count - 1))]
 
 
+def load_pairs(
+    original: onnx.ModelProto | Path,
+    pruned: onnx.ModelProto,
+    providers: Sequence[str],
+    feeds: Mapping[str, np.ndarray],
+) -> tuple[list[Session], list[Session]]:
+    """Load both models as often as :func:`load_sessions` loads the original."""
+    originals = load_sessions(original, providers, feeds)
+    return originals, [Session(pruned, providers) for _ in originals]
+
+
 def measure_pairs(
     originals: Sequence[Session],
     pruned: Sequence[Session],
@@ -105,14 +116,17 @@ def measure_pairs(
 
     ``rounds`` and ``seconds`` are those of all pairs together.
     """
-    pairs = list(zip(originals, pruned, strict=False))
+    pairs = list(zip(originals, pruned, strict=True))
     each, most = max(1, rounds // len(pairs)), seconds / len(pairs)
     return [measure_latency(*pair, feeds, batch=batch, rounds=each, seconds=most) for pair in pairs]
 
 
-def middle_pair(found: Sequence[Latency]) -> Latency:
-    """The pair whose ratio is the median; its rounds are those of all."""
-    middle = sorted(found, key=lambda latency: latency.ratio)[len(found) // 2]
+def middle_pair(found: Sequence[Latency], *, absolute: bool = False) -> Latency:
+    """The pair whose ratio is the median, of two in the middle the larger; its rounds are those of all.
+
+    ``absolute``: whose pruned model takes the median time.
+    """
+    middle = sorted(found, key=lambda latency: latency.pruned_ms if absolute else latency.ratio)[len(found) // 2]
     return replace(middle, rounds=sum(latency.rounds for latency in found))
 
 

@@ -175,10 +175,10 @@ def test_a_scheduler_killed_in_the_refit_ends_it_with_an_error(
         [*dask, "worker", "--nthreads", "1", "--no-dashboard", "--no-nanny", "--scheduler-file", file], **quiet
     )
     try:
-        with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=30) as client:
-            client.wait_for_workers(1, timeout=30)
+        with distributed.Client(scheduler_file=str(file), set_as_default=False, timeout=120) as client:
+            client.wait_for_workers(1, timeout=120)
             address = client.scheduler.address
-        monkeypatch.setattr(cluster, "PATIENCE", 1)
+        monkeypatch.setattr(cluster, "PATIENCE", 5)
         own = SimpleNamespace(scheduler_address=address)
         with pytest.raises(ClusterError, match="scheduler is gone"):
             refit_on(own, place, tmp_path / "never.onnx", Interrupting("refit", scheduler.kill))
@@ -282,7 +282,7 @@ def test_what_is_no_address_is_said_at_once(address: str) -> None:
 
 
 def test_a_scheduler_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 1)
+    monkeypatch.setattr(cluster, "PATIENCE", 5)
     with (
         distributed.SpecCluster(scheduler={"cls": distributed.Scheduler, "options": {"dashboard": False}}) as empty,
         pytest.raises(ClusterError, match="has no workers"),

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from reap_onnx.errors import CheckError, UsageError
-from reap_onnx.method.costs import confirm_latency
+from reap_onnx.method import costs
 from reap_onnx.options import Target
 from reap_onnx.report.summary import Latency
 from reap_onnx.runtime.latency import measure_latency, middle_pair
@@ -73,17 +73,26 @@ def test_no_rounds_no_measurement() -> None:
 def test_the_pair_in_the_middle_counts() -> None:
     found = [Latency(1, 10.0, pruned, 3) for pruned in (9.0, 5.0, 6.0)]
     assert middle_pair(found) == Latency(1, 10.0, 6.0, 9)
+    assert middle_pair(found[:2]) == Latency(1, 10.0, 9.0, 6)
+    uneven = [Latency(1, 8.0, 3.9, 3), Latency(1, 12.0, 6.0, 3), Latency(1, 7.8, 3.95, 3)]
+    assert middle_pair(uneven) == Latency(1, 12.0, 6.0, 9)
+    assert middle_pair(uneven, absolute=True) == Latency(1, 7.8, 3.95, 9)
 
 
-def test_a_latency_is_confirmed_at_once_or_refused_after_more_sessions() -> None:
-    loaded: list[int] = []
+@pytest.mark.parametrize(("fast", "loads"), [([True], 1), ([False, True, True], 3), ([False, False, True], None)])
+def test_a_latency_is_that_of_all_pairs_so_far(
+    monkeypatch: pytest.MonkeyPatch, fast: list[bool], loads: int | None
+) -> None:
+    monkeypatch.setattr(costs, "TURNS", 3)
+    left = iter(fast)
+    sessions = [Session(chain(30), threads=1)], [Session(chain(3), threads=1)]
 
     def load() -> tuple[list[Session], list[Session]]:
-        loaded.append(1)
-        return [Session(chain(30), threads=1)], [Session(chain(3), threads=1)]
+        return sessions if next(left) else sessions[::-1]
 
-    assert confirm_latency(Target("latency", 0.8), load, FEEDS, 64).ratio < 0.5
-    assert len(loaded) == 1
-    with pytest.raises(CheckError, match=r"more than 1\.0% of the original"):
-        confirm_latency(Target("latency", 0.01), load, FEEDS, 64)
-    assert len(loaded) == 4
+    if loads is None:
+        with pytest.raises(CheckError, match=r"more than 80\.0% of the original"):
+            costs.confirm_latency(Target("latency", 0.8), load, FEEDS, 64)
+    else:
+        assert costs.confirm_latency(Target("latency", 0.8), load, FEEDS, 64).ratio < 0.5
+        assert len(fast) - len(list(left)) == loads
