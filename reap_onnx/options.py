@@ -162,8 +162,10 @@ class Method:
     pair_rows
         Rows that layers are refitted in pairs with; 0: no pairs.
     pair_rounds, pair_steps, pair_work
-        Gauss-Newton rounds of a pair at most; conjugate gradients in each (0 of either: no pairs); products of its
-        rows and weights at most.
+        Gauss-Newton rounds of a pair at most; conjugate gradients in each at most (0 of either: no pairs); products of
+        its rows and weights at most.
+    pair_gain
+        Conjugate gradients end with the first that wins less than this share of what all have won.
     """
 
     criterion: Literal["reap", "l1", "l2"] = "reap"
@@ -176,7 +178,8 @@ class Method:
     clipped_rounds: int = 4
     pair_rows: int = 64_000
     pair_rounds: int = 2
-    pair_steps: int = 5
+    pair_steps: int = 10
+    pair_gain: float = 0.03
     pair_work: int = 20_000_000_000
 
     def __post_init__(self) -> None:
@@ -184,9 +187,9 @@ class Method:
             raise UsageError(f"unknown criterion {self.criterion!r}", "use reap, l1 or l2")
         if min(self.selection_rows, self.refit_rows) < 1:
             raise UsageError("a method needs rows")
-        pairs = self.pair_rows, self.pair_rounds, self.pair_steps, self.pair_work
+        pairs = self.pair_rows, self.pair_rounds, self.pair_steps, self.pair_gain, self.pair_work
         if min(self.sensitivity_samples, self.clipped_rounds, *pairs) < 0:
-            raise UsageError("samples, rounds, rows, steps and work of a method are not negative")
+            raise UsageError("samples, rounds, rows, steps, gain and work of a method are not negative")
 
     @property
     def pairs(self) -> bool:
@@ -197,7 +200,7 @@ class Method:
 EFFORTS = {
     "fast": Method(selection_rows=16_000, refit_rows=32_000, pair_rows=0),
     "default": Method(),
-    "best": Method(pair_rows=256_000, pair_steps=10, pair_work=80_000_000_000),
+    "best": Method(pair_rows=256_000, pair_gain=0.0, pair_work=80_000_000_000),
 }
 """Points on the trade between time and accuracy."""
 

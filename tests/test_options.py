@@ -118,6 +118,7 @@ def test_values_of_other_types_are_named() -> None:
         {"selection_rows": 0},
         {"pair_rows": -1},
         {"pair_steps": -1},
+        {"pair_gain": -0.1},
         {"sensitivity_samples": -1},
     ],
 )

@@ -25,7 +25,7 @@ from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.options import EFFORTS, PruneOptions, Target
 from reap_onnx.report.summary import Frontier
 from reap_onnx.runtime.shards import SHARD
-from reap_onnx.stats import Stats
+from reap_onnx.stats import FORMAT, Stats
 
 SAMPLES = images(450)  # three shards
 HALF = PruneOptions(Target("macs", 0.5), method=EFFORTS["fast"])
@@ -266,7 +266,7 @@ def test_statistics_that_do_not_fit_are_refused_in_a_line(
 ) -> None:
     stats = place / "stats.npz"
     (tmp_path / "cut.npz").write_bytes(stats.read_bytes()[:-1000])
-    rewritten(stats, tmp_path / "newer.npz", format=2)
+    rewritten(stats, tmp_path / "newer.npz", format=FORMAT + 1)
     rewritten(stats, tmp_path / "empty.npz", layers=[{}])
     onnx.save(residual_net(seed=1), tmp_path / "other.onnx")
     net = str(place / "net.onnx")
@@ -276,7 +276,7 @@ def test_statistics_that_do_not_fit_are_refused_in_a_line(
         ([net, "--stats", str(place / "samples.npz")], 1, "no statistics"),
         ([net, "--stats", net], 1, "no statistics"),
         ([net, "--stats", str(tmp_path)], 1, "cannot be read"),
-        ([net, "--stats", str(tmp_path / "newer.npz")], 1, "of format 2, this version reads 1"),
+        ([net, "--stats", str(tmp_path / "newer.npz")], 1, f"of format {FORMAT + 1}, this version reads {FORMAT}"),
         ([net, "--stats", str(tmp_path / "empty.npz")], 1, "that this version knows"),
         ([str(tmp_path / "other.onnx"), "--stats", str(stats)], 1, "made from another model"),
         ([net, "--stats", str(stats), "--seed", "1"], 2, "made with seed 0, this run has 1"),

@@ -43,7 +43,7 @@ VARIANTS: dict[str, Method] = {
     "default": DEFAULT,
     "fast": EFFORTS["fast"],
     "best": EFFORTS["best"],
-    "twice the steps in pairs": replace(DEFAULT, pair_steps=10),
+    "ten steps in pairs": replace(DEFAULT, pair_gain=0.0),
     "one round of pairs": replace(DEFAULT, pair_rounds=1),
     "no pairs": replace(DEFAULT, pair_rows=0),
     "no pairs, hidden errors count": replace(DEFAULT, pair_rows=0, clipped_rounds=0),

@@ -117,6 +117,7 @@ def refit_couple(
         rounds=method.pair_rounds,
         again=AGAIN,
         steps=method.pair_steps,
+        gain=method.pair_gain,
     )
     return first.slots(one) | second.slots(two)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse.linalg import LinearOperator, cg
 
 from reap_onnx.numerics.factor import factor, inverse, solve
 from reap_onnx.numerics.linearize import Operator
@@ -71,6 +70,7 @@ def refit_pair(
     ridge: float,
     rounds: int,
     steps: int,
+    gain: float = 0.0,
     again: float = 1.0,
 ) -> tuple[Doubles, Doubles]:
     """Weights of both layers that make the error of the second one smaller; never larger.
@@ -88,14 +88,16 @@ def refit_pair(
     ridge
         Relative weight of the squared change of the weights, in every round.
     rounds, steps
-        Gauss-Newton rounds at most, and conjugate gradients in each.
+        Gauss-Newton rounds at most, and conjugate gradients in each at most.
+    gain
+        As for :func:`conjugate_gradients`.
     again
         A round is followed by another where it leaves less than this share of the error.
     """
     points = _points(pair, batches, first, second)
     error = _error(points)
     for _ in range(rounds):
-        change = _step(points, first, second, ridge, steps)
+        change = _step(points, first, second, ridge, steps, gain)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
             there = _points(pair, batches, *trial)
@@ -169,7 +171,7 @@ def _damped(parts: Sequence[Floats], count: int) -> tuple[Callable[[Doubles], Do
 
 
 def _step(
-    points: Sequence[_Point], first: Doubles, second: Doubles, ridge: float, steps: int
+    points: Sequence[_Point], first: Doubles, second: Doubles, ridge: float, steps: int, gain: float
 ) -> tuple[Doubles, Doubles]:
     """The Gauss-Newton step."""
     count = sum(len(point.read) for point in points)
@@ -201,16 +203,46 @@ def _step(
         one, two = split(vector)
         return join(inverses[0](one) / reached, inverses[1](two))
 
-    shape = (len(damping),) * 2
     downhill = -mean(in_parallel(lambda point: point.pull(point.error), points))
-    found, _ = cg(
-        LinearOperator(shape, matvec=curvature, dtype=np.float64),
-        downhill,
-        rtol=0.0,
-        maxiter=steps,
-        M=LinearOperator(shape, matvec=precondition, dtype=np.float64),
-    )
-    return split(found)
+    return split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))
+
+
+def conjugate_gradients(
+    product: Callable[[Doubles], Doubles],
+    right: Doubles,
+    precondition: Callable[[Doubles], Doubles],
+    *,
+    steps: int,
+    gain: float,
+) -> Doubles:
+    """``x`` that makes ``x'Ax / 2 - b'x`` small, from zero, ended where going on wins little.
+
+    Parameters
+    ----------
+    product, precondition
+        Vector (D,) -> ``A`` times it, and something like ``A^-1`` times it; both symmetric, positive definite.
+    right : (D,) float64
+        ``b``.
+    steps
+        Products at most.
+    gain
+        The last step is the first one that wins less than this share of what all have won.
+    """
+    found, left, direction, before, won = np.zeros_like(right), right.copy(), np.zeros_like(right), 1.0, 0.0
+    for _ in range(steps):
+        ahead = precondition(left)
+        slope = float(left @ ahead)
+        if slope <= 0:
+            break
+        direction = ahead + slope / before * direction
+        bent = product(direction)
+        length = slope / float(direction @ bent)
+        found += length * direction
+        left -= length * bent
+        before, won = slope, won + length * slope
+        if length * slope < gain * won:
+            break
+    return found
 
 
 def _reached(points: Sequence[_Point]) -> Doubles:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reap_onnx.numerics.linearize import Operator, pointwise
-from reap_onnx.numerics.pair import Batch, Pair, refit_pair
+from reap_onnx.numerics.pair import Batch, Pair, conjugate_gradients, refit_pair
 from reap_onnx.numerics.patches import col2im, im2col
 from reap_onnx.numerics.rows import Window
 
@@ -132,3 +132,33 @@ def test_fewer_rows_than_columns_lower_the_error_too() -> None:
     assert sum(len(batch.rows) for batch in batches) < len(truth[1])
     found = refit_pair(pair(), batches, *start, ridge=1e-3, rounds=2, steps=10)
     assert error(batches, *found) < 0.2 * error(batches, *start)
+
+
+def test_conjugate_gradients_solve_and_end_where_little_is_won() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((30, 30))
+    matrix, right = root @ root.T + np.eye(30), rng.standard_normal(30)
+    rough = 1 / np.diagonal(matrix)
+    products: list[int] = []
+
+    def solved(steps: int, gain: float) -> np.ndarray:
+        products.clear()
+
+        def product(x: np.ndarray) -> np.ndarray:
+            products.append(1)
+            return np.asarray(matrix @ x)
+
+        return conjugate_gradients(product, right, lambda x: rough * x, steps=steps, gain=gain)
+
+    def won(x: np.ndarray) -> float:
+        return float(right @ x - x @ matrix @ x / 2)
+
+    np.testing.assert_allclose(solved(60, 0.0), np.linalg.solve(matrix, right), rtol=1e-6)
+    by_step = [won(solved(steps, 0.0)) for steps in range(12)]
+    gains = np.diff(by_step) / by_step[1:]
+    assert (gains > 0).all()
+    last = 1 + int(np.flatnonzero(gains < 0.1)[0])
+    assert won(solved(11, 0.1)) == pytest.approx(by_step[last])
+    assert len(products) == last < 11
+    assert not solved(0, 0.0).any()
+    assert not conjugate_gradients(lambda x: matrix @ x, np.zeros(30), lambda x: x, steps=5, gain=0.0).any()
