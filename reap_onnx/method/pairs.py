@@ -16,6 +16,7 @@ from reap_onnx.method.problems import written
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.linearize import Operator, chain
 from reap_onnx.numerics.pair import Batch, Pair, refit_pair
+from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.numerics.patches import col2im, im2col
 from reap_onnx.ops.between import Between, operator
 from reap_onnx.options import Method
@@ -25,7 +26,7 @@ from reap_onnx.runtime.waves import Sample, Whole
 NUMBERS = 256_000_000  # in the rows of either layer at most,
 SHARE = 32  # bytes of the memory for each of them, for there are some seven others made of it
 WEIGHTS = 32_000_000  # and in the weights of both
-CHUNK = 500_000  # numbers in the rows of either layer that are worked on at a time, for the caches
+CHUNK = 2_000_000  # numbers in the rows of either layer worked on at a time: with fewer, calls outweigh the work
 AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
 RIDGE = 1e-2
 
@@ -101,16 +102,19 @@ def refit_couple(
     second = _Side(trace, couple.reader, tap.target, removed, weights)
     low, high = tap.clip or (-np.inf, np.inf)
     pair = Pair(_between(trace, couple, removed, weights), second.gather, second.scatter, low, high)
-    batches = []
-    for data, total, other in shelf.samples:
+    made = trace.network.shapes[couple.maker.output]
+
+    def batch(sample: Sample) -> Batch:
+        data, total, other = sample
         rows = first.gather(first.image(data))
         rows = np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)
         goal = second.features(total)
         offset = np.zeros_like(goal) if other is None else second.features(other)
-        batches.append(Batch(rows, first.shape(len(data), trace.network.shapes[couple.maker.output]), goal, offset))
+        return Batch(rows, first.shape(len(data), made), goal, offset)
+
     one, two = refit_pair(
         pair,
-        batches,
+        in_parallel(batch, shelf.samples),
         first.matrix,
         second.matrix,
         ridge=RIDGE,

@@ -96,8 +96,8 @@ def depthwise(weight: Floats, bias: Floats, window: Window) -> Operator:
             return np.asarray(np.einsum("ntc,tc->nc", rows, weight).reshape(there), np.float32)
 
         def backward(gradient: Floats) -> Floats:
-            rows = gradient.reshape(-1, 1, weight.shape[1]) * weight
-            return col2im(rows, window, x.shape)
+            taps = gradient.reshape(-1, weight.shape[1]) * weight[:, None]
+            return col2im(taps.transpose(1, 0, 2), window, x.shape)
 
         return Linearized(forward(x) + bias, forward, backward)
 
@@ -141,8 +141,8 @@ def average_pool(window: Window, *, count_pads: bool) -> Operator:
             return np.asarray(total.reshape(len(x), *there, -1) * share, np.float32)
 
         def backward(gradient: Floats) -> Floats:
-            rows = np.repeat((gradient * share).reshape(-1, 1, x.shape[-1]), window.taps, axis=1)
-            return col2im(rows, window, x.shape)
+            one = (gradient * share).reshape(-1, 1, x.shape[-1])
+            return col2im(np.broadcast_to(one, (len(one), window.taps, x.shape[-1])), window, x.shape)
 
         return Linearized(forward(x), forward, backward)
 

@@ -49,7 +49,8 @@ class Pair:
     between
         Operator from what the first layer makes to what the second one reads.
     gather, scatter
-        What the second layer reads -> its rows (n2, D2), without the constant; and the adjoint, given the shape.
+        What the second layer reads -> its rows (n2, D2), without the constant; and the adjoint, given the shape, of
+        rows tap by tap (n2, K, D2 / K).
     low, high
         Bounds of the activation behind the second layer.
     """
@@ -130,7 +131,8 @@ class _Point:
 
     def backward(self, gradient: Floats) -> Floats:
         """Gradient of what comes out (n2, M), as far as it is seen -> of what the first layer makes (n1, k)."""
-        back = self._pair.scatter(gradient @ self._second[:-1].T, self._read)
+        taps = self._second[:-1].reshape(-1, self._read[-1], gradient.shape[-1]).transpose(0, 2, 1)
+        back = self._pair.scatter(np.matmul(gradient, taps).transpose(1, 0, 2), self._read)
         return self._between.backward(back).reshape(len(self.rows), -1)
 
     def forward(self, first: Floats, second: Floats) -> Floats:
@@ -157,16 +159,21 @@ def _error(points: Sequence[_Point]) -> float:
 def _damped(parts: Sequence[Floats], count: int) -> tuple[Callable[[Doubles], Doubles], float]:
     """``(X'X / count + damping)^-1`` as a function, by whichever of ``X'X`` and ``XX'`` is smaller; the mean square."""
     columns, rows = parts[0].shape[1], sum(len(part) for part in parts)
-    size = float(sum(np.square(part, dtype=np.float64).sum() for part in parts)) / columns / count
-    damping = _DAMPING * size
     if rows < columns:
         x = np.concatenate(parts).astype(np.float64) / np.sqrt(count)
-        lower = factor(x @ x.T + damping * np.eye(rows))
+        gram = x @ x.T
+    else:
+        gram = np.zeros((columns, columns))
+        for product in in_parallel(lambda part: part.T @ part, parts):
+            gram += product
+        gram /= count
+    size = float(np.trace(gram)) / columns
+    damping = _DAMPING * size
+    gram[np.diag_indices_from(gram)] += damping
+    if rows < columns:
+        lower = factor(gram)
         return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping), size
-    gram = np.zeros((columns, columns))
-    for product in in_parallel(lambda part: part.T @ part, parts):
-        gram += product
-    whole = inverse(factor(gram / count + damping * np.eye(columns)))
+    whole = inverse(factor(gram))
     return lambda right: np.asarray(whole @ right), size
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from reap_onnx.numerics.rows import Window
 
@@ -27,11 +29,13 @@ def im2col(x: Floats, window: Window) -> Floats:
     (N * P, K * C) float32
         Taps in C order, the channels of a tap side by side; zeros where the window lies on padding.
     """
-    padded = np.pad(x, _pads(window))
-    rows = np.empty((len(x), *window.output_shape(x.shape[1:-1]), window.taps, x.shape[-1]), np.float32)
-    for tap, place in enumerate(_places(window, rows.shape[1:-2])):
-        rows[..., tap, :] = padded[place]
-    return rows.reshape(-1, window.taps * x.shape[-1])
+    padded, channels = np.pad(x, _pads(window)), x.shape[-1]
+    run = window.kernel[-1] if window.dilations[-1] == 1 else 1  # taps that lie side by side in the image
+    runs = sliding_window_view(padded.reshape(*padded.shape[:-2], -1), run * channels, axis=-1)[..., ::channels, :]
+    rows = np.empty((len(x), *window.output_shape(x.shape[1:-1]), window.taps // run, run * channels), np.float32)
+    for number, place in enumerate(islice(_places(window, rows.shape[1:-2]), 0, None, run)):
+        rows[..., number, :] = runs[place]
+    return rows.reshape(-1, window.taps * channels)
 
 
 def col2im(rows: Floats, window: Window, shape: tuple[int, ...]) -> Floats:
@@ -39,7 +43,8 @@ def col2im(rows: Floats, window: Window, shape: tuple[int, ...]) -> Floats:
 
     Parameters
     ----------
-    rows : (N * P, K * C)
+    rows : (N * P, K, C)
+        Quickest where the entries of one tap lie together in memory.
     shape
         Of the image, (N, *spatial, C).
     """
