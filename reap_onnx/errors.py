@@ -10,6 +10,7 @@
     |-- UsageError         2   an option is wrong or options contradict each other
     |-- TargetError        3   the target cannot be met; nothing is written
     `-- CheckError         3   the result failed a check; nothing is written
+        `-- LatencyError   3   the result was measured to be slower than asked for; nothing is written
 
 Anything else that escapes is a bug: exit status 70, with its traceback.
 """
@@ -75,3 +76,19 @@ class CheckError(ReapError):
     """The result failed a check; nothing is written."""
 
     exit_status = 3
+
+
+class LatencyError(CheckError):
+    """The result was measured to be slower than asked for; nothing is written.
+
+    Parameters
+    ----------
+    message, hint
+        As for :class:`ReapError`.
+    share
+        Its latency over the one asked for.
+    """
+
+    def __init__(self, message: str, hint: str = "", share: float = 1.0) -> None:
+        super().__init__(message, hint)
+        self.share = share

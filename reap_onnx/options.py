@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -79,6 +79,12 @@ class Target:
                 f"a fraction kept, --{kind} 0.5, or an absolute value, --{kind} {_EXAMPLES[kind]}{pixels}",
             )
         return cls(kind, absolute=number * units[unit] if kind == "latency" else int(number * units[unit]))
+
+    def times(self, factor: float) -> Target:
+        """The same target, of ``factor`` times as much."""
+        if self.fraction is None:
+            return replace(self, absolute=factor * (self.absolute or 0))
+        return replace(self, fraction=factor * self.fraction)
 
     def budget(self, total: float) -> float:
         """The largest allowed cost, given the cost ``total`` of the original; whole but for a latency."""
@@ -307,6 +313,11 @@ class PruneOptions:
     def targets(self) -> tuple[Target, ...]:
         """What the result may cost."""
         return tuple(target for target in self.given if isinstance(target, Target))
+
+    def aimed(self, kind: Kind, factor: float) -> PruneOptions:
+        """The same options, with ``factor`` times the target of one kind."""
+        given = (t.times(factor) if isinstance(t, Target) and t.kind == kind else t for t in self.given)
+        return replace(self, target=tuple(given))
 
     @property
     def max_drop(self) -> MaxDrop | None:

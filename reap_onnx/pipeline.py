@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
 from reap_onnx.demo import CALIBRATION, IMAGES, MODEL, OPTIONS, TEST, shipped_file
 from reap_onnx.describe import cost_of, describe_targets, group_rows, reach, unmatched
-from reap_onnx.errors import ModelError, OutputError, PlanError, TargetError, UsageError
+from reap_onnx.errors import LatencyError, ModelError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.surgery import Surgeon
@@ -36,9 +37,11 @@ from reap_onnx.report.progress import Progress, Silent
 from reap_onnx.report.summary import (
     Calibrated,
     Comparison,
+    DropSearch,
     Frontier,
     GroupWeight,
     Inspection,
+    LatencySearch,
     Point,
 )
 from reap_onnx.runtime.cluster import workers_at
@@ -61,6 +64,7 @@ from reap_onnx.steps import (
     runnable,
     stamp,
     trace_model,
+    within_latency,
 )
 
 SWEEP_TURNS = 10  # of each model in the latency of a point of a sweep
@@ -299,8 +303,32 @@ def prune(
     stats = _load_stats(stats, run)
     given = read(source, _samples_of(stats, data), options, evaluate, images, samples, run)
     options, trace = given.options, given.trace
-    removed, weights, search, drop = np.zeros(0, np.int64), dict[Slot, np.ndarray](), None, None
     in_full = data is not None
+
+    def finish(
+        removed: Labels,
+        weights: dict[Slot, np.ndarray],
+        search: LatencySearch | None = None,
+        drop: DropSearch | None = None,
+    ) -> PruneResult:
+        return carry_out(
+            source,
+            trace,
+            given.groups,
+            given.plan(options, removed, weights),
+            run,
+            feeds=given.feeds,
+            judged=given.judged,
+            options=options,
+            target=describe_targets(options.given, trace),
+            output=target_file,
+            keep_failed=keep_failed,
+            plan_file=plan_file,
+            report=report,
+            search=search,
+            drop=drop,
+        )
+
     with workers_at(dask) as workers:
         if options.max_drop is not None:
             jury = Jury(given, run, None if stats is None else stats.origin.data["sha256"])
@@ -315,30 +343,18 @@ def prune(
                 run,
                 "macs",
             )
-            search = choice.latency(kept, options.latency_batch)
-        elif any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
+            return finish(removed, weights, choice.latency(kept, options.latency_batch), drop)
+        if any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
             calibration = _calibration(given, stats, run, workers)
-            kept, search = allocate_widths(calibration, given, options, run)
             if in_full:
                 calibration = replace(calibration, statistics={})  # they may take gigabytes, and have said all
-            removed, weights = _refit(calibration, kept, options, run, workers, in_full=in_full)
-    return carry_out(
-        source,
-        trace,
-        given.groups,
-        given.plan(options, removed, weights),
-        run,
-        feeds=given.feeds,
-        judged=given.judged,
-        options=options,
-        target=describe_targets(options.given, trace),
-        output=target_file,
-        keep_failed=keep_failed,
-        plan_file=plan_file,
-        report=report,
-        search=search,
-        drop=drop,
-    )
+
+            def attempt(aimed: PruneOptions) -> PruneResult:
+                kept, search = allocate_widths(calibration, given, aimed, run)
+                return finish(*_refit(calibration, kept, options, run, workers, in_full=in_full), search)
+
+            return within_latency(attempt, options, run)
+    return finish(np.zeros(0, np.int64), {})
 
 
 def sweep(
@@ -401,13 +417,12 @@ def sweep(
         calibration = _calibration(given, stats, run, workers)
         for target, file in zip(targets, files, strict=True):
             asked = replace(given.options, target=target)
+            point = partial(_point, calibration, given, asked, file, run, workers, data is not None)
             try:
-                kept, _ = allocate_widths(calibration, given, asked, run)
-            except TargetError as error:
+                points.append(within_latency(point, asked, run))
+            except (TargetError, LatencyError) as error:
                 notes.append(f"{describe_targets((target,), given.trace)}: {error}")
                 failure = error
-                continue
-            points.append(_point(calibration, given, asked, kept, file, run, workers, in_full=data is not None))
     if failure is not None and not points:
         raise failure
     frontier = Frontier(
@@ -568,15 +583,18 @@ def _point(
     calibration: Calibration,
     given: Given,
     options: PruneOptions,
-    kept: Ints,
     file: Path | None,
     run: Run,
     workers: Workers,
-    *,
     in_full: bool,
+    aimed: PruneOptions,
 ) -> Point:
-    """One budget of a sweep: refitted quickly, or in full, checked and written where a file is asked for."""
+    """One budget of a sweep: refitted quickly, or in full, checked and written where a file is asked for.
+
+    ``aimed`` are the options that widths are chosen by.
+    """
     trace, target = given.trace, options.targets[0]
+    kept, _ = allocate_widths(calibration, given, aimed, run)
     if file is None:
         removed, weights = quick_refit(calibration, kept)
     else:

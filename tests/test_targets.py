@@ -12,11 +12,14 @@ import pytest
 
 from examples.net import Net
 from nets import images, macs, params, residual_net
-from reap_onnx import pipeline
+from reap_onnx import outcome, pipeline
 from reap_onnx.cli import main
-from reap_onnx.errors import CheckError, PlanError, TargetError, UsageError
+from reap_onnx.errors import CheckError, LatencyError, PlanError, TargetError, UsageError
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.plan import Plan
+from reap_onnx.report.progress import Silent
+from reap_onnx.report.summary import Latency
+from reap_onnx.steps import Run, within_latency
 
 SAMPLES = images(64)
 
@@ -147,10 +150,11 @@ def test_several_ways_to_a_latency_are_tried_and_the_one_taken_is_said() -> None
     result = prune_patiently(wide_net(32), wide_samples(32), PruneOptions(Target("latency", 0.9)))
     summary = result.summary
     [note] = [note for note in summary.notes if note.startswith("At a latency of 90.0% of the original ")]
-    assert note.endswith("(tried: steps found by timing, multiples of 4, free widths).")
+    ways = ["steps found by timing", "multiples of 16", "multiples of 8", "multiples of 4", "free widths"]
+    assert note.endswith(f"(tried: {', '.join(ways)}).")
     taken = note.removeprefix("At a latency of 90.0% of the original ").split(" lose")[0]
     [kept] = [group.kept for group in summary.groups if not group.frozen]
-    assert kept % {"steps found by timing": 2, "multiples of 4": 4, "free widths": 1}[taken] == 0
+    assert kept % dict(zip(ways, (2, 16, 8, 4, 1), strict=True))[taken] == 0
     assert summary.latency is not None
     assert any(trial.ratio <= 0.9 for trial in summary.latency.trials)
 
@@ -160,6 +164,53 @@ def test_a_latency_of_more_than_one_sample() -> None:
     summary = prune_patiently(wide_net(32), wide_samples(32), options).summary
     assert summary.comparison is not None
     assert [latency.batch for latency in summary.comparison.latency] == [4]
+
+
+@pytest.mark.parametrize("target", [Target("latency", 0.6), Target("latency", absolute=6.0)])
+@pytest.mark.parametrize(("slower", "attempts"), [(0.9, 1), (1.05, 2), (1.3, 2), (1e3, 3)])
+def test_less_is_aimed_at_where_a_result_is_too_slow(target: Target, slower: float, attempts: int) -> None:
+    """Where every result takes ``slower`` times what is aimed at, the second one is within the target."""
+    run, aims = Run(Silent(), notes=["before"]), list[float]()
+
+    def attempt(aimed: PruneOptions) -> float:
+        run.notes.append("of an attempt")
+        assert aimed.targets[1] == Target("macs", 0.5)
+        aims.append(aimed.targets[0].budget(10.0))
+        took = slower * (6.0 if slower > 100 else aims[-1])
+        if took > target.budget(10.0):
+            raise LatencyError(f"{took} ms", share=took / target.budget(10.0))
+        return took
+
+    options = PruneOptions((target, Target("macs", 0.5)))
+    if attempts > 2:
+        with pytest.raises(LatencyError):
+            within_latency(attempt, options, run)
+    else:
+        took = within_latency(attempt, options, run)
+        assert took == pytest.approx(min(slower, 0.99) * 6)
+        assert sum(note.startswith("Widths were chosen again") for note in run.notes) == attempts - 1
+        assert run.notes[0] == "before"
+        assert run.notes.count("of an attempt") == 1
+    assert len(aims) == attempts
+
+
+def test_a_latency_refused_in_the_end_is_corrected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured, out = outcome.confirm_latency, tmp_path / "out.onnx"
+    refusals = iter([LatencyError("too slow", share=1.02)])
+
+    def confirm(*arguments: object) -> Latency:
+        for refusal in refusals:
+            raise refusal
+        assert not out.exists()
+        return measured(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outcome, "confirm_latency", confirm)
+    options = PruneOptions(Target("latency", 0.9), round_to=64)
+    result = pipeline.prune(wide_net(32), wide_samples(32), options, output=out)
+    assert "Widths were chosen again, for less: too slow." in result.summary.notes
+    assert result.summary.comparison is not None
+    assert result.summary.comparison.latency[0].ratio <= 0.9
+    assert out.exists()
 
 
 def test_a_latency_that_the_original_has_asks_for_nothing() -> None:

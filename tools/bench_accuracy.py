@@ -6,6 +6,8 @@
         --macs 0.5 --variants all --seeds 0 1 2
     python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl \
         --models squeezenet11_imagenet.onnx --macs 0.7 --samples 500
+    python tools/bench_accuracy.py run --data package --results chosen.jsonl --models resnet20_cifar10.onnx --held-out \
+        --variants default "ten steps in pairs" "150 samples in the sensitivity"
     python tools/bench_accuracy.py table accuracy.jsonl > docs/accuracy.md
     python tools/bench_accuracy.py plot accuracy.jsonl docs/accuracy.svg      # needs matplotlib
 
@@ -14,8 +16,11 @@ and have no labels; accuracy is that of all test images, which nothing was chose
 any size, as ``models/upscale_cifar10.onnx``, gets them at half of theirs. Or it is a folder of images with
 ``labels.csv``: those that are not drawn are judged by.
 
-A run that is in the results already is not made again, whatever commit made it: a file of results is for one state of
-the method. Seconds depend on the machine and on what else runs on it: compare those of one table.
+Variants are chosen with ``--held-out``: it judges by the outputs of images that calibrate nothing and are not those of
+the test, 5,000 other training images, or half of those drawn from a folder.
+
+A run that is in the results already is not made again, whatever made or judged it: a file of results is for one state
+of the method and one judge. Seconds depend on the machine and on what else runs on it: compare those of one table.
 """
 
 from __future__ import annotations
@@ -44,6 +49,7 @@ VARIANTS: dict[str, Method] = {
     "fast": EFFORTS["fast"],
     "best": EFFORTS["best"],
     "ten steps in pairs": replace(DEFAULT, pair_gain=0.0),
+    "150 samples in the sensitivity": replace(DEFAULT, sensitivity_samples=150),
     "one round of pairs": replace(DEFAULT, pair_rounds=1),
     "no pairs": replace(DEFAULT, pair_rows=0),
     "no pairs, hidden errors count": replace(DEFAULT, pair_rows=0, clipped_rounds=0),
@@ -66,6 +72,7 @@ VARIANTS: dict[str, Method] = {
     ),
 }
 KEY = ("model", "macs", "variant", "samples", "seed")
+HELD_OUT = 5_000  # training images that judge, at most
 
 
 def run(options: argparse.Namespace) -> None:
@@ -76,7 +83,8 @@ def run(options: argparse.Namespace) -> None:
         for model, macs, variant, samples in _product(options.models, options.macs, variants, options.samples):
             if (model.stem, macs, variant, samples, seed) in done:
                 continue
-            given, others = calibration_and_test(model, options.data, samples, seed)
+            split = calibration_and_held_out if options.held_out else calibration_and_test
+            given, others = split(model, options.data, samples, seed)
             wanted = PruneOptions(Target.parse("macs", macs), seed=seed, method=VARIANTS[variant])
             start = time.perf_counter()
             result = prune(model, given, wanted)
@@ -108,6 +116,22 @@ def calibration_and_test(model: Path, data: Path, samples: int, seed: int) -> tu
     if input_specs(load_model(model).model)[0].shape[2] is None:
         return dataset(model, halved(chosen)), dataset(model, halved(images))
     return dataset(model, chosen), dataset(model, images, labels)
+
+
+def calibration_and_held_out(model: Path, data: Path, samples: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Samples drawn by the seed, and others of the same source to choose a variant by; none of the test, no labels."""
+    if (data / "labels.csv").exists():
+        drawn, _ = calibration_and_test(model, data, samples, seed)
+        order = np.random.default_rng(seed).permutation(len(drawn))
+        given, others = (drawn.subset(np.sort(half)) for half in np.array_split(order, 2))
+        return given, replace(others, labels=None)
+    train, _ = read_images(data, "train")
+    order = np.random.default_rng(seed).permutation(len(train))
+    parts = (train[np.sort(some)] for some in (order[:samples], order[samples : samples + HELD_OUT]))
+    if input_specs(load_model(model).model)[0].shape[2] is None:
+        parts = (halved(images) for images in parts)
+    given, others = (dataset(model, images) for images in parts)
+    return given, others
 
 
 def halved(images: np.ndarray) -> np.ndarray:
@@ -205,6 +229,7 @@ def main() -> None:
     verb.add_argument("--variants", nargs="+", default=["default"], choices=[*VARIANTS, "all"])
     verb.add_argument("--samples", type=int, nargs="+", default=[1000])
     verb.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    verb.add_argument("--held-out", action="store_true", help="judge by images that are not those of the test")
     verb = verbs.add_parser("table", help=table.__doc__)
     verb.set_defaults(do=table)
     verb.add_argument("results", type=Path)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 import onnx
 
-from reap_onnx.errors import CheckError
+from reap_onnx.errors import LatencyError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.cost import count_macs, count_params, macs_cost, params_cost, size_cost
 from reap_onnx.graph.layer import Layer
@@ -121,19 +121,21 @@ def confirm_latency(
 
     Raises
     ------
-    CheckError
+    LatencyError
         It is longer than the target allows.
     """
     found: list[Latency] = []
     for effort in (1, 2, 4):
         found += measure_pairs(*load(), feeds, batch=batch, rounds=effort * TURNS, seconds=effort * SECONDS)
         latency = middle_pair(found, absolute=bool(target.absolute))
-        if latency.pruned_ms <= target.budget(latency.original_ms):
+        most = target.budget(latency.original_ms)
+        if latency.pruned_ms <= most:
             return latency
-    raise CheckError(
+    raise LatencyError(
         f"the pruned model was measured at {latency.pruned_ms:.3g} ms, {latency.ratio:.3f} of the original: "
         f"more than {describe_latency(target)}",
         "is the machine busy with something else? try again, or ask for a little less",
+        latency.pruned_ms / most,
     )
 
 

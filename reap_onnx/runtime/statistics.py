@@ -22,7 +22,8 @@ from reap_onnx.numerics.rows import sample_positions
 from reap_onnx.runtime.stream import Stream
 
 KEPT_ROWS = 24_000  # of one block at most,
-KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB
+KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB, nor than a run's memory has room for,
+KEPT_COST = 16  # bytes for each: itself, put together with those of other batches, without what is gone, a product
 ENOUGH = 16  # rows for each column; with fewer, halves of the samples are told apart, to choose a ridge by
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
 
@@ -271,7 +272,8 @@ class _Block:
         parts = 2 if halves and rows < ENOUGH * columns else 1
         room = _room(memory, parts)
         self._sums = [Accumulator(columns, features, tap.intercept, room) for _ in range(parts)]
-        kept = min(KEPT_ROWS, KEPT_NUMBERS // (columns + 2 * features))
+        numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST)
+        kept = min(KEPT_ROWS, numbers // (columns + 2 * features))
         self._every = math.ceil(rows / max(kept, 1))
         self._kept: list[ClippedRows] = []
 

@@ -57,7 +57,10 @@ def steps(course: Course) -> list[Present]:
 
 @pytest.fixture(scope="module")
 def walked() -> tuple[Course, list[list[Found]]]:
-    how = course()
+    return walk_all(course())
+
+
+def walk_all(how: Course) -> tuple[Course, list[list[Found]]]:
     with HERE.walk(TwoStreams, how, SAMPLES, BATCH) as step:
         return how, [list(step(present)) for present in steps(how)]
 
@@ -87,8 +90,8 @@ def same(one: Any, other: Any) -> None:
 def test_a_shard_by_itself_finds_what_it_does_among_all(
     walked: tuple[Course, list[list[Found]]], number: int, memory: int | None
 ) -> None:
-    how, found = walked
-    walk = TwoStreams(replace(how, memory=memory), cut_shards(SAMPLES, BATCH)[number], 3)
+    how, found = walked if memory is None else walk_all(replace(course(), memory=memory))
+    walk = TwoStreams(how, cut_shards(SAMPLES, BATCH)[number], 3)
     for present, everything in zip(steps(how), found, strict=True):
         same(list(walk.step(present)), [everything[number]])
     walk.close()
