@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -14,7 +16,7 @@ from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Normal
 from reap_onnx.runtime.session import probe
-from reap_onnx.runtime.statistics import Tap, collect, collect_dense, normals, samples_needed
+from reap_onnx.runtime.statistics import KEPT_COST, Measured, Tap, collect, collect_dense, normals, samples_needed
 from reap_onnx.runtime.stream import Stream
 from wiring import read
 
@@ -133,6 +135,26 @@ def test_groups_are_problems_of_their_own() -> None:
 def test_as_many_rows_as_are_asked_for(rows: int) -> None:
     trace = Trace(read(chain()))
     assert measure(trace, tap_of(trace), rows=rows).rows == max(10, min(rows, ALL))
+
+
+def test_rows_of_clipped_layers_take_no_more_than_the_memory() -> None:
+    """They are every so manyth of all; the sums, which they do not bound, are of all."""
+    trace = Trace(read(chain()))
+    tap = replace(tap_of(trace), clip=(0.0, np.inf))
+
+    def measured(memory: int | None) -> Measured:
+        return collect_dense(trace.network, [tap], SAMPLES, batch=10, rows=ALL, seed=0, memory=memory)[
+            tap.layer.node.index
+        ][0]
+
+    everything, some = measured(None), measured(80_000)
+    assert everything.rows is not None
+    assert some.rows is not None
+    assert len(everything.rows.x) == ALL
+    numbers = sum(part.size for part in (some.rows.x, some.rows.total, some.rows.offset))
+    assert 40_000 < KEPT_COST * numbers <= 80_000
+    assert np.array_equal(some.rows.x, everything.rows.x[:: -(-ALL // len(some.rows.x))])
+    assert np.array_equal(some.normal.gram, everything.normal.gram)
 
 
 def test_the_same_seed_the_same_rows_whatever_else_is_measured() -> None:
