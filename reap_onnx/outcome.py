@@ -25,7 +25,7 @@ from reap_onnx.model.save import check_output, data_file, write_model, write_tex
 from reap_onnx.options import Kind, PruneOptions, Target
 from reap_onnx.plan import Plan, read_plan
 from reap_onnx.report.files import check_report, write_report
-from reap_onnx.report.summary import Comparison, Cost, DropSearch, LatencySearch, Summary
+from reap_onnx.report.summary import Comparison, Cost, DropSearch, Latency, LatencySearch, Summary
 from reap_onnx.runtime.compare import compare_models, samples_of
 from reap_onnx.runtime.feeds import probe_feeds
 from reap_onnx.runtime.latency import load_pairs
@@ -79,7 +79,11 @@ def carry_out(
                 raise
         after = cost_of_pruned(pruned, plan)
         _check_budgets(options.targets, trace, after)
-    comparison = None if judged is None else _compare(source, pruned, judged, options, run, cut=len(removed) > 0)
+    comparison = (
+        None
+        if judged is None
+        else _compare(source, pruned, judged, options, run, cut=len(removed) > 0 and failure is None)
+    )
     if output is not None:
         full = passes_in_full(source.model)
 
@@ -118,16 +122,16 @@ def _compare(
     sessions = Session(runnable(source), options.providers), Session(pruned, options.providers)
     limit = options.target_of("latency") if cut and not options.latency_table else None
     batch = options.latency_batch
+    confirmed: tuple[Latency, ...] = ()
+    if limit is not None:
+        with run.stage("measuring latency"):
+            feeds = samples_of(judged, batch)
+            load = partial(load_pairs, runnable(source), pruned, options.providers, feeds)
+            confirmed = (confirm_latency(limit, load, feeds, batch),)
     with run.stage("comparing", len(judged)) as advance:
-        timed = () if limit else (batch,)
+        timed = () if confirmed else (batch,)
         comparison = compare_models(*sessions, judged, batch=options.batch, latency_batches=timed, advance=advance)
-    if limit is None:
-        return comparison
-    with run.stage("measuring latency"):
-        feeds = samples_of(judged, batch)
-        load = partial(load_pairs, runnable(source), pruned, options.providers, feeds)
-        latency = confirm_latency(limit, load, feeds, batch)
-    return replace(comparison, latency=(latency,))
+    return replace(comparison, latency=confirmed or comparison.latency)
 
 
 def check_outputs(

@@ -275,7 +275,7 @@ def prune(
     dry_run
         Do everything, but write no model.
     keep_failed
-        Write the model even where a check fails; the failure is raised all the same.
+        Write the model even where the check of its wiring fails; the failure is raised all the same.
     evaluate
         Samples to report on, best with labels; those of ``data`` by default.
     images, samples
@@ -349,9 +349,14 @@ def prune(
             if in_full:
                 calibration = replace(calibration, statistics={})  # they may take gigabytes, and have said all
 
+            refits = dict[tuple[int, ...], tuple[Labels, dict[Slot, np.ndarray]]]()
+
             def attempt(aimed: PruneOptions) -> PruneResult:
                 kept, search = allocate_widths(calibration, given, aimed, run)
-                return finish(*_refit(calibration, kept, options, run, workers, in_full=in_full), search)
+                if (widths := tuple(kept.tolist())) not in refits:
+                    refits.clear()
+                    refits[widths] = _refit(calibration, kept, options, run, workers, in_full=in_full)
+                return finish(*refits[widths], search)
 
             return within_latency(attempt, options, run)
     return finish(np.zeros(0, np.int64), {})
@@ -396,7 +401,8 @@ def sweep(
     Raises
     ------
     ReapError
-        As for :func:`prune`; a target that is out of reach is left out, unless all are.
+        As for :func:`prune`; a target that is out of reach, or a latency that a result misses, is left out, unless all
+        are.
     """
     _check_samples(data, stats, dask, refits=write is not None)
     run = Run(progress or Silent())

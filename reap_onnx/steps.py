@@ -25,7 +25,7 @@ from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.budgets import Budget, Way, best_way
 from reap_onnx.method.calibration import Calibration
-from reap_onnx.method.costs import describe_latency, exact_budget, latency_budget, macs_as_latency, size_budget
+from reap_onnx.method.costs import exact_budget, latency_budget, macs_as_latency, size_budget
 from reap_onnx.method.latency import find_steps, foreign_cost, latency_cost
 from reap_onnx.method.problems import layers_to_refit, refitted, solved_by_rows
 from reap_onnx.method.reconstruct import reconstruct
@@ -54,7 +54,8 @@ from reap_onnx.version import VERSION
 CHECK_SAMPLES = 4
 METADATA = "reap_onnx."
 CORRECTIONS = 2  # of widths whose network was measured to be too slow once it was refitted,
-LESS = 0.01  # and how much less than in proportion each asks for
+LESS = 0.01  # how much less than in proportion each asks for,
+FAR = 1.1  # and from what share of the latency on a result is not corrected
 _PLAIN = {"multiples of 16": 16, "multiples of 8": 8, "multiples of 4": 4, "free widths": 1}
 Result = TypeVar("Result")
 
@@ -369,10 +370,9 @@ def allocate_widths(
     ways = [Way("steps found by timing", choice.curves, choice.budgets), *choice.others]
     with run.stage("allocation") as choice.trials.advance:
         way, kept = best_way(ways)
-    target = options.target_of("latency")
-    if choice.others and target is not None:
+    if choice.others:
         tried = ", ".join(each.name for each in ways)
-        run.notes.append(f"At a latency of {describe_latency(target)} {way.name} lose the least (tried: {tried}).")
+        run.notes.append(f"Of the widths within the latency, {way.name} lose the least (tried: {tried}).")
     return kept, choice.latency(kept, options.latency_batch)
 
 
@@ -380,21 +380,29 @@ def within_latency(attempt: Callable[[PruneOptions], Result], options: PruneOpti
     """What ``attempt`` makes of the options; made anew, for a little less, where it is measured to be too slow.
 
     Sessions of one model differ for as long as they live, so that the widths found by trials may miss their latency by
-    a percent once it is measured again.
+    a percent once it is measured again. By more than ``FAR`` they miss it where the machine is busy.
 
     Raises
     ------
     LatencyError
-        The last of ``CORRECTIONS`` is too slow as well.
+        The result is far too slow, or the last of ``CORRECTIONS`` is too slow as well, or no widths are left for one.
     """
-    notes, aimed = list(run.notes), options
-    for _ in range(CORRECTIONS):
+    notes, aimed, missed = list(run.notes), options, list[LatencyError]()
+    while True:
         try:
             return attempt(aimed)
-        except LatencyError as missed:
-            aimed = aimed.aimed("latency", (1 - LESS) / missed.share)
-            run.notes[:] = [*notes, f"Widths were chosen again, for less: {missed}."]
-    return attempt(aimed)
+        except LatencyError as error:
+            missed.append(error.with_traceback(None))  # which holds all that was made
+            if len(missed) > CORRECTIONS or error.share > FAR:
+                break
+            aimed = aimed.aimed("latency", (1 - LESS) / error.share)
+            run.notes[:] = [*notes, *(f"Widths were chosen again, for less: {miss}." for miss in missed)]
+        except TargetError:
+            if not missed:
+                raise
+            break
+    run.notes[:] = notes
+    raise missed[-1]
 
 
 def refit(

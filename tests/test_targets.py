@@ -149,10 +149,10 @@ def test_a_latency_is_met_and_said(tmp_path: Path) -> None:
 def test_several_ways_to_a_latency_are_tried_and_the_one_taken_is_said() -> None:
     result = prune_patiently(wide_net(32), wide_samples(32), PruneOptions(Target("latency", 0.9)))
     summary = result.summary
-    [note] = [note for note in summary.notes if note.startswith("At a latency of 90.0% of the original ")]
+    [note] = [note for note in summary.notes if note.startswith("Of the widths within the latency, ")]
     ways = ["steps found by timing", "multiples of 16", "multiples of 8", "multiples of 4", "free widths"]
     assert note.endswith(f"(tried: {', '.join(ways)}).")
-    taken = note.removeprefix("At a latency of 90.0% of the original ").split(" lose")[0]
+    taken = note.removeprefix("Of the widths within the latency, ").split(" lose")[0]
     [kept] = [group.kept for group in summary.groups if not group.frozen]
     assert kept % dict(zip(ways, (2, 16, 8, 4, 1), strict=True))[taken] == 0
     assert summary.latency is not None
@@ -167,50 +167,92 @@ def test_a_latency_of_more_than_one_sample() -> None:
 
 
 @pytest.mark.parametrize("target", [Target("latency", 0.6), Target("latency", absolute=6.0)])
-@pytest.mark.parametrize(("slower", "attempts"), [(0.9, 1), (1.05, 2), (1.3, 2), (1e3, 3)])
-def test_less_is_aimed_at_where_a_result_is_too_slow(target: Target, slower: float, attempts: int) -> None:
-    """Where every result takes ``slower`` times what is aimed at, the second one is within the target."""
-    run, aims = Run(Silent(), notes=["before"]), list[float]()
+@pytest.mark.parametrize(
+    ("times", "aims"),
+    [
+        ([1.0], [6.0]),
+        ([1.05, 0.99], [6.0, 5.94 / 1.05]),
+        ([1.02, 1.04, 1.0], [6.0, 5.94 / 1.02, 0.99 * 5.94 / 1.02 / 1.04]),
+        ([1.02, 1.02, 1.02], None),
+        ([1.2], None),
+        ([1.02, None], None),
+    ],
+)
+def test_less_is_aimed_at_where_a_result_is_too_slow(
+    target: Target, times: list[float | None], aims: list[float] | None
+) -> None:
+    """Results of these times over the target, None where no widths are left; ``aims`` None where it is missed."""
+    run, aimed_at, left = Run(Silent(), notes=["before"]), list[float](), iter(times)
 
     def attempt(aimed: PruneOptions) -> float:
         run.notes.append("of an attempt")
         assert aimed.targets[1] == Target("macs", 0.5)
-        aims.append(aimed.targets[0].budget(10.0))
-        took = slower * (6.0 if slower > 100 else aims[-1])
-        if took > target.budget(10.0):
-            raise LatencyError(f"{took} ms", share=took / target.budget(10.0))
+        aimed_at.append(aimed.targets[0].budget(10.0))
+        took = next(left)
+        if took is None:
+            raise TargetError("out of reach")
+        if took > 1:
+            raise LatencyError(f"{took} of it", share=took)
         return took
 
     options = PruneOptions((target, Target("macs", 0.5)))
-    if attempts > 2:
-        with pytest.raises(LatencyError):
+    if aims is None:
+        with pytest.raises(LatencyError, match=f"{max(filter(None, times))} of it"):
             within_latency(attempt, options, run)
+        assert run.notes == ["before"]
+        assert len(aimed_at) == len(times)
     else:
-        took = within_latency(attempt, options, run)
-        assert took == pytest.approx(min(slower, 0.99) * 6)
-        assert sum(note.startswith("Widths were chosen again") for note in run.notes) == attempts - 1
-        assert run.notes[0] == "before"
-        assert run.notes.count("of an attempt") == 1
-    assert len(aims) == attempts
+        assert within_latency(attempt, options, run) == times[-1]
+        assert aimed_at == pytest.approx(aims)
+        again = [f"Widths were chosen again, for less: {took} of it." for took in times[:-1]]
+        assert run.notes == ["before", *again, "of an attempt"]
 
 
-def test_a_latency_refused_in_the_end_is_corrected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    measured, out = outcome.confirm_latency, tmp_path / "out.onnx"
-    refusals = iter([LatencyError("too slow", share=1.02)])
+def test_a_latency_missed_in_the_end_is_corrected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured, allocate, out, aims = outcome.confirm_latency, pipeline.allocate_widths, tmp_path / "out.onnx", []
+    misses = iter([LatencyError("too slow", share=1.02)])
 
     def confirm(*arguments: object) -> Latency:
-        for refusal in refusals:
-            raise refusal
+        for miss in misses:
+            raise miss
         assert not out.exists()
         return measured(*arguments)  # type: ignore[arg-type]
 
+    def allocated(*arguments: object) -> object:
+        aims.append(arguments[2].targets)  # type: ignore[attr-defined]
+        return allocate(*arguments)  # type: ignore[arg-type]
+
     monkeypatch.setattr(outcome, "confirm_latency", confirm)
+    monkeypatch.setattr(pipeline, "allocate_widths", allocated)
     options = PruneOptions(Target("latency", 0.9), round_to=64)
     result = pipeline.prune(wide_net(32), wide_samples(32), options, output=out)
+    assert aims == [(Target("latency", 0.9),), (Target("latency", 0.9).times(0.99 / 1.02),)]
+    assert result.plan.targets == (Target("latency", 0.9),)
     assert "Widths were chosen again, for less: too slow." in result.summary.notes
     assert result.summary.comparison is not None
     assert result.summary.comparison.latency[0].ratio <= 0.9
     assert out.exists()
+
+
+def test_a_sweep_leaves_out_what_misses_its_latency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def confirm(target: Target, *_: object) -> Latency:
+        if target.fraction == 0.8:
+            raise LatencyError("too slow", share=1.2)
+        return Latency(1, 1.0, 0.9, 3)
+
+    monkeypatch.setattr(outcome, "confirm_latency", confirm)
+    onnx.save(wide_net(32), tmp_path / "net.onnx")
+    targets, options = (
+        [Target("latency", 0.8), Target("latency", 0.9)],
+        PruneOptions(Target("latency", 0.8), round_to=64),
+    )
+    found = pipeline.sweep(tmp_path / "net.onnx", wide_samples(32), targets, options=options, write=tmp_path / "models")
+    assert [Path(point.output).name for point in found.points] == ["net-latency-0.9.onnx"]
+    assert [note for note in found.notes if note.endswith("too slow")]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["net-latency-0.9.onnx"]
+    monkeypatch.setattr(outcome, "confirm_latency", lambda *_: confirm(targets[0]))
+    with pytest.raises(LatencyError):
+        pipeline.sweep(tmp_path / "net.onnx", wide_samples(32), targets, options=options, write=tmp_path / "more")
 
 
 def test_a_latency_that_the_original_has_asks_for_nothing() -> None:

@@ -17,10 +17,10 @@ any size, as ``models/upscale_cifar10.onnx``, gets them at half of theirs. Or it
 ``labels.csv``: those that are not drawn are judged by.
 
 Variants are chosen with ``--held-out``: it judges by the outputs of images that calibrate nothing and are not those of
-the test, 5,000 other training images, or half of those drawn from a folder.
+the test, 5,000 other training images, or as many more as calibrate from a folder.
 
-A run that is in the results already is not made again, whatever made or judged it: a file of results is for one state
-of the method and one judge. Seconds depend on the machine and on what else runs on it: compare those of one table.
+A run that is in the results already is not made again, whatever commit made it: a file of results is for one state
+of the method. Seconds depend on the machine and on what else runs on it: compare those of one table.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ VARIANTS: dict[str, Method] = {
         sensitivity_samples=0,
     ),
 }
-KEY = ("model", "macs", "variant", "samples", "seed")
+KEY = ("model", "macs", "variant", "samples", "held_out", "seed")
 HELD_OUT = 5_000  # training images that judge, at most
 
 
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     variants = list(VARIANTS) if options.variants == ["all"] else options.variants
     for seed in options.seeds:
         for model, macs, variant, samples in _product(options.models, options.macs, variants, options.samples):
-            if (model.stem, macs, variant, samples, seed) in done:
+            if (model.stem, macs, variant, samples, options.held_out, seed) in done:
                 continue
             split = calibration_and_held_out if options.held_out else calibration_and_test
             given, others = split(model, options.data, samples, seed)
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> None:
             judged = compare(model, result.model, others, latency_batches=())
             before, after = judged.accuracy_original, judged.accuracy_pruned
             row = {
-                **dict(zip(KEY, (model.stem, macs, variant, samples, seed), strict=True)),
+                **dict(zip(KEY, (model.stem, macs, variant, samples, options.held_out, seed), strict=True)),
                 "dense": None if before is None else round(100 * before, 2),
                 "drop": None if before is None or after is None else round(100 * (before - after), 2),
                 "output_error": round(judged.outputs[0].relative, 4),
@@ -121,7 +121,7 @@ def calibration_and_test(model: Path, data: Path, samples: int, seed: int) -> tu
 def calibration_and_held_out(model: Path, data: Path, samples: int, seed: int) -> tuple[Dataset, Dataset]:
     """Samples drawn by the seed, and others of the same source to choose a variant by; none of the test, no labels."""
     if (data / "labels.csv").exists():
-        drawn, _ = calibration_and_test(model, data, samples, seed)
+        drawn, _ = calibration_and_test(model, data, 2 * samples, seed)
         order = np.random.default_rng(seed).permutation(len(drawn))
         given, others = (drawn.subset(np.sort(half)) for half in np.array_split(order, 2))
         return given, replace(others, labels=None)
@@ -149,7 +149,8 @@ def _product(
 
 def rows(results: Path) -> list[dict[str, Any]]:
     """Results so far."""
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    lines = results.read_text().splitlines() if results.exists() else []
+    return [{"held_out": False, **json.loads(line)} for line in lines]
 
 
 def commit() -> str:
@@ -166,7 +167,8 @@ def table(options: argparse.Namespace) -> None:
     """Print the page: mean and spread over the seeds for every network, budget, variant and number of samples."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for row in rows(options.results):
-        found[tuple(row[name] for name in KEY[:-1])].append(row)
+        if not row["held_out"]:
+            found[tuple(row[name] for name in KEY[:-1])].append(row)
     commits = ", ".join(sorted({row["commit"] for group in found.values() for row in group}))
     print(f"# Accuracy after pruning\n\nMade by `tools/bench_accuracy.py` on commit {commits}; its docstring has the")
     print(
@@ -181,7 +183,7 @@ def table(options: argparse.Namespace) -> None:
     print("| network | MACs kept | variant | images | drop | output error | seeds | seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for key, group in sorted(found.items(), key=lambda item: _order(item[0])):
-        model, macs, variant, samples = key
+        model, macs, variant, samples, _ = key
         drop, error, seconds = ([row[name] for row in group] for name in ("drop", "output_error", "seconds"))
         spread = f" ± {np.std(drop, ddof=1):.2f}" if len(group) > 1 and None not in drop else ""
         points = "-" if None in drop else f"{np.mean(drop):.2f}{spread}"
@@ -212,7 +214,7 @@ def plot(options: argparse.Namespace) -> None:
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    model, macs, variant, samples = key
+    model, macs, variant, samples, _ = key
     return model, macs, list(VARIANTS).index(variant), samples
 
 

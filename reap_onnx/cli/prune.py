@@ -98,7 +98,10 @@ def prune(
         typer.Option("--plan", metavar="FILE", help="Save the plan, for apply to replay.", rich_help_panel=_OUTPUT),
     ] = None,
     keep_failed: Annotated[
-        bool, typer.Option("--keep-failed", help="Write the model even if a check fails.", rich_help_panel=_OUTPUT)
+        bool,
+        typer.Option(
+            "--keep-failed", help="Write the model even if the check of its wiring fails.", rich_help_panel=_OUTPUT
+        ),
     ] = False,
     report: flags.Report = None,
     json: flags.Json = False,

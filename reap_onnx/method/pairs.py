@@ -60,7 +60,7 @@ class Shelf:
         self._chunk = max(1, min(CHUNK // (self._places(layer) * self._columns(layer)) for layer in layers))
 
     def add(self, batches: Iterable[Sample]) -> None:
-        """Keep the samples of some batches, those that ``whole`` asks for, in pieces for the caches."""
+        """Keep the samples of some batches, those that ``whole`` asks for, in pieces for the cores."""
         for data, total, other in batches:
             for start in range(0, len(total), self._chunk):
                 some = slice(start, start + self._chunk)

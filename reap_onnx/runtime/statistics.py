@@ -263,18 +263,22 @@ def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equati
 
 
 class _Block:
-    """Sums of one block of a layer, by halves of the samples where rows are few, and every so many rows themselves."""
+    """Sums of one block of a layer, by halves of the samples where rows are few, and every so many rows themselves.
+
+    No rows where the memory has room for fewer of them than columns: errors counted on so few say nothing of others.
+    """
 
     def __init__(
-        self, tap: Tap, columns: int, features: int, rows: int, memory: int | None, halves: bool = True
+        self, tap: Tap, columns: int, features: int, rows: int, memory: int | None, halves: bool = True, blocks: int = 1
     ) -> None:
         self._tap = tap
         parts = 2 if halves and rows < ENOUGH * columns else 1
         room = _room(memory, parts)
         self._sums = [Accumulator(columns, features, tap.intercept, room) for _ in range(parts)]
-        numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST)
+        numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST // blocks)
         kept = min(KEPT_ROWS, numbers // (columns + 2 * features))
-        self._every = math.ceil(rows / max(kept, 1))
+        self._clip = tap.clip if kept >= min(rows, columns) else None
+        self._every, self._seen = math.ceil(rows / max(kept, 1)), 0
         self._kept: list[ClippedRows] = []
 
     def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray, half: int) -> None:
@@ -285,10 +289,11 @@ class _Block:
         else:
             self._sums[0].add(x[:half], y[:half])
             self._sums[1].add(x[half:], y[half:])
-        if self._tap.clip is not None:
-            some = slice(None, None, self._every)
+        if self._clip is not None:
+            some = slice(-self._seen % self._every, None, self._every)
+            self._seen += len(x)
             x = np.pad(x[some], ((0, 0), (0, int(self._tap.intercept))), constant_values=1)
-            self._kept.append(ClippedRows(x, total[some].copy(), offset[some].copy(), *self._tap.clip))
+            self._kept.append(ClippedRows(x, total[some].copy(), offset[some].copy(), *self._clip))
 
     def result(self) -> Part:
         return Part(tuple(part.result() for part in self._sums), tuple(self._kept))
@@ -303,7 +308,8 @@ def _blocks(tap: Tap, rows: int, memory: int | None, halves: bool) -> list[_Bloc
     geometry = tap.layer.geometry
     assert geometry is not None
     blocks, columns = geometry.columns(tap.layer.inputs).shape
-    return [_Block(tap, columns, len(tap.layer.features) // blocks, rows, memory, halves) for _ in range(blocks)]
+    features = len(tap.layer.features) // blocks
+    return [_Block(tap, columns, features, rows, memory, halves, blocks) for _ in range(blocks)]
 
 
 def _add(

@@ -137,17 +137,18 @@ def test_as_many_rows_as_are_asked_for(rows: int) -> None:
     assert measure(trace, tap_of(trace), rows=rows).rows == max(10, min(rows, ALL))
 
 
-def test_rows_of_clipped_layers_take_no_more_than_the_memory() -> None:
+@pytest.mark.parametrize("batch", [1, 3, 10])
+def test_rows_of_clipped_layers_take_no_more_than_the_memory(batch: int) -> None:
     """They are every so manyth of all; the sums, which they do not bound, are of all."""
     trace = Trace(read(chain()))
     tap = replace(tap_of(trace), clip=(0.0, np.inf))
 
     def measured(memory: int | None) -> Measured:
-        return collect_dense(trace.network, [tap], SAMPLES, batch=10, rows=ALL, seed=0, memory=memory)[
-            tap.layer.node.index
-        ][0]
+        found = collect_dense(trace.network, [tap], SAMPLES, batch=batch, rows=ALL, seed=0, memory=memory)
+        return found[tap.layer.node.index][0]
 
     everything, some = measured(None), measured(80_000)
+    assert measured(1_000).rows is None
     assert everything.rows is not None
     assert some.rows is not None
     assert len(everything.rows.x) == ALL

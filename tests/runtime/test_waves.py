@@ -78,6 +78,11 @@ def arrays(found: Any) -> Iterator[np.ndarray]:
         yield from arrays(vars(found))
 
 
+def sums(found: Found) -> Any:
+    """What memory does not bound."""
+    return [[part.sums for part in parts] for parts in found.parts.values()], found.whole
+
+
 def same(one: Any, other: Any) -> None:
     first, second = list(arrays(one)), list(arrays(other))
     assert len(first) == len(second) > 0
@@ -91,6 +96,8 @@ def test_a_shard_by_itself_finds_what_it_does_among_all(
     walked: tuple[Course, list[list[Found]]], number: int, memory: int | None
 ) -> None:
     how, found = walked if memory is None else walk_all(replace(course(), memory=memory))
+    for one, plain in zip(found, walked[1], strict=True):
+        same([sums(shard) for shard in one], [sums(shard) for shard in plain])
     walk = TwoStreams(how, cut_shards(SAMPLES, BATCH)[number], 3)
     for present, everything in zip(steps(how), found, strict=True):
         same(list(walk.step(present)), [everything[number]])
