@@ -258,14 +258,14 @@ def predictions(options: argparse.Namespace) -> None:
     curves = [curve(path, limits, step) for path, step in zip(paths, steps, strict=True)]
     cost = latency_cost(trace, groups, curves, timer, profile_model(options.model, feeds))
     timer.save()
-    full, original, pairs = cost([c.width for c in curves]), Session(options.model), []
+    full, originals, pairs = cost([c.width for c in curves]), load_sessions(options.model, ("cpu",), feeds), []
     for _ in range(options.plans):
         share = rng.uniform(0, 1)
         choices = [c.choices() for c in curves]
         kept = [int(c[round(rng.beta(4 * share + 0.1, 4 * (1 - share) + 0.1) * (len(c) - 1))]) for c in choices]
         gone = np.concatenate([group.units[k:] for group, k in zip(groups, kept, strict=True)])
-        pruned = Session(Surgeon(trace, gone, {}).operate()) if len(gone) else original
-        latency = measure_latency(original, pruned, feeds, batch=1, rounds=60, seconds=5.0)
+        pruned = [Session(Surgeon(trace, gone, {}).operate() if len(gone) else source.model) for _ in originals]
+        latency = middle_pair(measure_pairs(originals, pruned, feeds, batch=1, rounds=60, seconds=5.0))
         pairs.append((round(cost(kept) / full, 3), round(latency.ratio, 3)))
     correlation = float(spearmanr(*zip(*pairs, strict=True)).statistic)
     report(
