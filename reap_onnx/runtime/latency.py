@@ -17,7 +17,7 @@ from reap_onnx.runtime.session import Session
 
 _TURN = 0.005  # seconds
 _FEWEST = 3  # rounds, however long they take
-_SESSIONS = {0.005: 15, 0.02: 5, 0.1: 3}  # of a model whose run takes less seconds: large ones take memory, too
+_SESSIONS = {0.005: 15, 0.02: 5, 0.1: 3}  # of a model whose run takes fewer seconds: large ones take memory, too
 
 
 def measure_latency(

@@ -269,13 +269,13 @@ class _Block:
     """
 
     def __init__(
-        self, tap: Tap, columns: int, features: int, rows: int, memory: int | None, halves: bool = True, blocks: int = 1
+        self, tap: Tap, columns: int, features: int, rows: int, memory: int | None, halves: bool = True
     ) -> None:
         self._tap = tap
         parts = 2 if halves and rows < ENOUGH * columns else 1
         room = _room(memory, parts)
         self._sums = [Accumulator(columns, features, tap.intercept, room) for _ in range(parts)]
-        numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST // blocks)
+        numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST)
         kept = min(KEPT_ROWS, numbers // (columns + 2 * features))
         self._clip = tap.clip if kept >= min(rows, columns) else None
         self._every, self._seen = math.ceil(rows / max(kept, 1)), 0
@@ -308,8 +308,8 @@ def _blocks(tap: Tap, rows: int, memory: int | None, halves: bool) -> list[_Bloc
     geometry = tap.layer.geometry
     assert geometry is not None
     blocks, columns = geometry.columns(tap.layer.inputs).shape
-    features = len(tap.layer.features) // blocks
-    return [_Block(tap, columns, features, rows, memory, halves, blocks) for _ in range(blocks)]
+    features, room = len(tap.layer.features) // blocks, None if memory is None else memory // blocks
+    return [_Block(tap, columns, features, rows, room, halves) for _ in range(blocks)]
 
 
 def _add(

@@ -19,6 +19,7 @@ from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import error_paths
 from reap_onnx.model.edit import with_constants
 from reap_onnx.options import Method, PruneOptions, Target
+from reap_onnx.runtime import waves
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from reap_onnx.runtime.verify import masked_weights
@@ -78,8 +79,18 @@ def test_a_refit_in_slices_of_the_features_is_that_of_all_at_once(measured, monk
         np.testing.assert_allclose(value, whole[slot], rtol=1e-5, atol=1e-6)
 
 
-def test_tensors_in_a_file_change_nothing(measured):
-    """Little memory bounds rows too, but for those of normal equations: of layers that are not wide, all count."""
+def test_tensors_in_a_file_change_nothing(measured, monkeypatch):
+    trace, paths, taps, _, dataset = measured
+    kept, plain = [len(path.group.units) // 2 for path in paths], with_method(pair_rows=0)
+    removed, weights = reconstruct(trace, paths, kept, taps, dataset, plain)
+    monkeypatch.setattr(waves, "memory_limit", lambda _: 1_000_000)
+    again, same = reconstruct(trace, paths, kept, taps, dataset, plain)
+    np.testing.assert_array_equal(again, removed)
+    assert all(np.array_equal(same[slot], value) for slot, value in weights.items())
+
+
+def test_little_memory_changes_nothing_where_no_layer_is_wide_or_clipped(measured):
+    """Where an activation clips a layer, it bounds the rows that are kept of it."""
     trace, paths, taps, _, dataset = measured
     kept = [len(path.group.units) // 2 for path in paths]
     plain = with_method(pair_rows=0, clipped_rounds=0)
