@@ -29,18 +29,32 @@ def mask_channels(trace: Trace, removed: Iterable[int], weights: Mapping[Slot, n
         As for :class:`reap_onnx.graph.surgery.Surgeon`.
     """
     model = with_constants(trace.network, weights)
-    gone = trace.channels.roots(np.fromiter(removed, np.int64))
-    for node, labels in _coupling(trace):
-        kept = ~np.isin(labels.reshape(-1), gone)
-        if not kept.all():
-            narrow(model, node.outputs[0], varying(labels)[0], kept)
+    for node, axis, kept in _narrowed(trace, removed):
+        narrow(model, node.outputs[0], axis, kept)
     return model
+
+
+def first_changed(trace: Trace, removed: Iterable[int], weights: Mapping[Slot, np.ndarray]) -> int:
+    """Index of the first node that :func:`mask_channels` changes; what the nodes before it make stays as it is."""
+    narrowed = [node.index for node, _, _ in _narrowed(trace, removed)]
+    return min([*narrowed, *(slot.node for slot in weights)])
 
 
 def coupled(trace: Trace) -> Labels:
     """Representatives of the channels whose values change when others go."""
     found = [labels.reshape(-1) for _, labels in _coupling(trace)]
     return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
+
+
+def _narrowed(trace: Trace, removed: Iterable[int]) -> list[tuple[Node, int, np.ndarray]]:
+    """Nodes that couple channels that go with others; the axis of their first input, and what stays of it, bool."""
+    gone = trace.channels.roots(np.fromiter(removed, np.int64))
+    found = []
+    for node, labels in _coupling(trace):
+        kept = ~np.isin(labels.reshape(-1), gone)
+        if not kept.all():
+            found.append((node, varying(labels)[0], kept))
+    return found
 
 
 def _coupling(trace: Trace) -> list[tuple[Node, Labels]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
-import onnx
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
-from reap_onnx.graph.masking import mask_channels
+from reap_onnx.graph.masking import first_changed, mask_channels
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.model.network import Slot
@@ -22,14 +22,17 @@ from reap_onnx.numerics.path import Path, removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.overrides import merge_overrides
 from reap_onnx.runtime.compare import class_scores
+from reap_onnx.runtime.memory import memory_limit
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.shards import HERE, Workers
 from reap_onnx.runtime.statistics import Tap
+from reap_onnx.runtime.stream import Stream
 
 Statistics = Mapping[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
 HIGHEST = 10  # class scores of a sample that count
+TOGETHER = 16  # groups whose sensitivities are measured on one way of the samples through the network
 _NONE: Labels = np.zeros(0, np.int64)
 
 
@@ -118,41 +121,64 @@ class Sensitivity:
     dataset
         Samples to measure with.
     options
-        Batch size and providers.
+        Batch size, providers and memory.
     """
 
     def __init__(self, trace: Trace, taps: Mapping[int, Tap], dataset: Dataset, options: PruneOptions) -> None:
         self._trace, self._taps = trace, taps
         self._dataset, self._options = dataset, options
-        outputs = self._outputs(trace.network.proto)
+        session = Session(trace.network.proto, options.providers, weights=trace.network.weights)
+        outputs = self._floats([session.run(feeds) for feeds in dataset.batches(options.batch)])
         self._shapes = {name: values.shape for name, values in outputs.items()}
         self._highest = {name: _highest(values) for name, values in outputs.items() if values.ndim == 2}
         self._reference = {name: self._counted(name, values) for name, values in outputs.items()}
 
-    def weigh(self, path: GroupPath, statistics: Statistics) -> float:
-        """The weight of a path, given the statistics of the layers that read its group; 1 for one without error."""
-        cut = min(len(path.path.order), max(1, len(path.group.units) // 2))
-        error = float(path.path.errors[cut])
+    def weigh(
+        self, paths: Sequence[GroupPath], statistics: Statistics, advance: Callable[[int], None] = lambda _: None
+    ) -> list[float]:
+        """The weight of every path, given the statistics of the layers that read its group; 1 for one without error.
+
+        What lies before the first node that a group changes is run once for all groups.
+        """
+        trace, weights = self._trace, [1.0] * len(paths)
+        cuts = [cut for number, path in enumerate(paths) if (cut := self._cut(number, path, statistics)) is not None]
+        advance(len(paths) - len(cuts))
+        options, memory = self._options, memory_limit(self._options.memory) // 4
+        with Stream(
+            trace.network, self._dataset, batch=options.batch, providers=options.providers, memory=memory
+        ) as stream:
+            for cut in sorted(cuts, key=lambda cut: cut.first):
+                model = mask_channels(trace, cut.removed, cut.weights)
+                before = [name for name in trace.network.nodes[cut.first].inputs if name]
+                names = list(self._reference)
+                runs = list(stream.run(model, names, names, before))
+                weights[cut.number] = self._damage(self._floats(runs)) / cut.error
+                advance(1)
+        return weights
+
+    def _cut(self, number: int, path: GroupPath, statistics: Statistics) -> _Cut | None:
+        """A path's group at half of its units; None for one without error."""
+        count = min(len(path.path.order), max(1, len(path.group.units) // 2))
+        error = float(path.path.errors[count])
         if error <= 0:
-            return 1.0
-        removed = path.path.order[:cut]
+            return None
+        removed = path.group.units[path.path.order[:count]]
         weights: dict[Slot, np.ndarray] = {}
         for index, normals in statistics_of(path.group, statistics).items():
-            weights |= refitted(self._trace, self._taps[index], normals, path.group.units[removed])
-        damage = self._damage(mask_channels(self._trace, path.group.units[removed], weights))
-        return damage / error
+            weights |= refitted(self._trace, self._taps[index], normals, removed)
+        return _Cut(number, error, removed, weights, first_changed(self._trace, removed, weights))
 
-    def _outputs(self, model: onnx.ModelProto) -> dict[str, np.ndarray]:
-        session = Session(model, self._options.providers, weights=self._trace.network.weights)
-        batches = list(self._dataset.batches(self._options.batch))
-        runs, counts = [session.run(feeds) for feeds in batches], [len(next(iter(f.values()))) for f in batches]
-        floats = [n for n in session.outputs if isinstance(runs[0][n], np.ndarray) and runs[0][n].dtype.kind == "f"]
-        return {name: _joined([run[name] for run in runs], counts) for name in floats}
+    def _floats(self, runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Outputs of floating point over all batches; those that a node makes."""
+        counts = [len(next(iter(feeds.values()))) for feeds in self._dataset.batches(self._options.batch)]
+        made = [n for n, v in runs[0].items() if n in self._trace.network.producer and isinstance(v, np.ndarray)]
+        names = [name for name in made if runs[0][name].dtype.kind == "f"]
+        return {name: _joined([run[name] for run in runs], counts) for name in names}
 
-    def _damage(self, model: onnx.ModelProto) -> float:
+    def _damage(self, outputs: Mapping[str, np.ndarray]) -> float:
         """Squared error of the outputs relative to their variance, the mean over the outputs."""
         shares = []
-        for name, values in self._outputs(model).items():
+        for name, values in outputs.items():
             reference = self._reference[name]
             spread = float(((reference - reference.mean()) ** 2).sum())
             if values.shape == self._shapes[name] and spread > 0:
@@ -162,6 +188,17 @@ class Sensitivity:
     def _counted(self, name: str, values: np.ndarray) -> np.ndarray:
         """What counts of an output."""
         return np.take_along_axis(values, self._highest[name], 1) if name in self._highest else values
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A group cut for its sensitivity: its number, its error; what goes, what is new, the first node that changes."""
+
+    number: int
+    error: float
+    removed: Labels
+    weights: Mapping[Slot, np.ndarray]
+    first: int
 
 
 def _joined(outputs: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
@@ -185,16 +222,24 @@ def weighed(
     advance: Callable[[int], None] = lambda _: None,
     workers: Workers = HERE,
 ) -> list[GroupPath]:
-    """The same paths with their weights measured."""
-    items = ((path, statistics_of(path.group, statistics)) for path in paths)
-    weights = workers.run(_weigh, sensitivity, items, advance)
-    return [replace(path, weight=weight) for path, weight in zip(paths, weights, strict=True)]
+    """The same paths with their weights measured, ``TOGETHER`` groups read one after the other at a time."""
+    order = sorted(range(len(paths)), key=lambda number: _first_read(paths[number].group))
+    runs = [order[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]
+    items = ([(paths[number], statistics_of(paths[number].group, statistics)) for number in run] for run in runs)
+    weights = chain.from_iterable(workers.run(_weigh, sensitivity, items, advance))
+    found = dict(zip(order, weights, strict=True))
+    return [replace(path, weight=found[number]) for number, path in enumerate(paths)]
 
 
-def _weigh(sensitivity: Sensitivity, item: tuple[GroupPath, Statistics], advance: Callable[[int], None]) -> float:
-    weight = sensitivity.weigh(*item)
-    advance(1)
-    return weight
+def _first_read(group: Group) -> int:
+    return min((layer.node.index for layer in layers_to_refit([group])), default=0)
+
+
+def _weigh(
+    sensitivity: Sensitivity, items: Sequence[tuple[GroupPath, Statistics]], advance: Callable[[int], None]
+) -> list[float]:
+    statistics = {index: normals for _, own in items for index, normals in own.items()}
+    return sensitivity.weigh([path for path, _ in items], statistics, advance)
 
 
 def curve(path: GroupPath, options: PruneOptions, step: int | None = None) -> Curve:

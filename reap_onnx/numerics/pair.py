@@ -97,8 +97,9 @@ def refit_pair(
     """
     points = _points(pair, batches, first, second)
     error = _error(points)
+    read = _damped([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
     for _ in range(rounds):
-        change = _step(points, first, second, ridge, steps, gain)
+        change = _step(points, read, first, second, ridge, steps, gain)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
             there = _points(pair, batches, *trial)
@@ -156,7 +157,10 @@ def _error(points: Sequence[_Point]) -> float:
     return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
 
 
-def _damped(parts: Sequence[Floats], count: int) -> tuple[Callable[[Doubles], Doubles], float]:
+_Damped = tuple[Callable[[Doubles], Doubles], float]
+
+
+def _damped(parts: Sequence[Floats], count: int) -> _Damped:
     """``(X'X / count + damping)^-1`` as a function, by whichever of ``X'X`` and ``XX'`` is smaller; the mean square."""
     columns, rows = parts[0].shape[1], sum(len(part) for part in parts)
     if rows < columns:
@@ -178,9 +182,9 @@ def _damped(parts: Sequence[Floats], count: int) -> tuple[Callable[[Doubles], Do
 
 
 def _step(
-    points: Sequence[_Point], first: Doubles, second: Doubles, ridge: float, steps: int, gain: float
+    points: Sequence[_Point], read: _Damped, first: Doubles, second: Doubles, ridge: float, steps: int, gain: float
 ) -> tuple[Doubles, Doubles]:
-    """The Gauss-Newton step."""
+    """The Gauss-Newton step; ``read`` is of what the first layer reads, which stays from round to round."""
     count = sum(len(point.read) for point in points)
     cut = first.size
 
@@ -196,11 +200,11 @@ def _step(
             sums += join(*gradient)
         return sums / count
 
-    inverses, sizes = zip(
-        *(_damped([getattr(p, name) for p in points], count) for name in ("rows", "read")), strict=True
-    )
+    (inverse_first, size_first), (inverse_second, size_second) = read, _damped([point.read for point in points], count)
     reached = _reached(points)
-    damping = join(np.full(first.shape, ridge * sizes[0] * reached.mean()), np.full(second.shape, ridge * sizes[1]))
+    damping = join(
+        np.full(first.shape, ridge * size_first * reached.mean()), np.full(second.shape, ridge * size_second)
+    )
 
     def curvature(vector: Doubles) -> Doubles:
         one, two = (part.astype(np.float32) for part in split(vector))
@@ -208,7 +212,7 @@ def _step(
 
     def precondition(vector: Doubles) -> Doubles:
         one, two = split(vector)
-        return join(inverses[0](one) / reached, inverses[1](two))
+        return join(inverse_first(one) / reached, inverse_second(two))
 
     downhill = -mean(in_parallel(lambda point: point.pull(point.error), points))
     return split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -75,25 +77,36 @@ def test_a_stream_is_priced_by_all_of_its_readers(measured):
     np.testing.assert_allclose(scores(problems, len(stream.units), RIDGE), np.sum(alone, axis=0), rtol=1e-9)
 
 
-@pytest.mark.parametrize("highest", [10, 2])
-def test_sensitivity_is_the_damage_to_the_highest_scores_per_unit_of_error(measured, monkeypatch, highest):
+@pytest.mark.parametrize(("highest", "together"), [(10, 16), (2, 2), (10, 1)])
+def test_sensitivity_is_the_damage_to_the_highest_scores_per_unit_of_error(measured, monkeypatch, highest, together):
     monkeypatch.setattr(select, "HIGHEST", highest)
+    monkeypatch.setattr(select, "TOGETHER", together)
     trace, groups, taps, statistics, dataset = measured
-    path = error_paths(trace, groups, taps, statistics)[0]
-    [found] = weighed(Sensitivity(trace, taps, dataset, OPTIONS), [path], statistics)
-    cut = len(path.group.units) // 2
-    weights = {}
-    for layer in layers_to_refit([path.group]):
-        index = layer.node.index
-        weights |= refitted(trace, taps[index], statistics[index], path.removed(len(path.group.units) - cut))
+    paths, told = error_paths(trace, groups, taps, statistics)[::-1], []
+    weights = weighed(Sensitivity(trace, taps, dataset, OPTIONS), paths, statistics, told.append)
+    assert sum(told) == len(paths) > 2
     [y] = Session(trace.network.proto).run(dataset.inputs).values()
-    [z] = Session(with_constants(trace.network, weights)).run(dataset.inputs).values()
     assert 2 < y.shape[1] <= 10
     counted = y >= np.sort(y, axis=1)[:, -min(highest, y.shape[1])][:, None]
-    y, z = y[counted].astype(float), z[counted].astype(float)
-    damage = ((z - y) ** 2).sum() / ((y - y.mean()) ** 2).sum()
-    assert found.weight * path.path.errors[cut] == pytest.approx(damage, rel=1e-3)
-    np.testing.assert_array_equal(found.path.order, path.path.order)
+    for path, found in zip(paths, weights, strict=True):
+        cut, new = len(path.group.units) // 2, {}
+        for layer in layers_to_refit([path.group]):
+            index = layer.node.index
+            new |= refitted(trace, taps[index], statistics[index], path.removed(len(path.group.units) - cut))
+        [z] = Session(with_constants(trace.network, new)).run(dataset.inputs).values()
+        was, now = y[counted].astype(float), z[counted].astype(float)
+        damage = ((now - was) ** 2).sum() / ((was - was.mean()) ** 2).sum()
+        assert found.weight * path.path.errors[cut] == pytest.approx(damage, rel=1e-3)
+        np.testing.assert_array_equal(found.path.order, path.path.order)
+
+
+def test_a_group_without_error_weighs_one(measured):
+    trace, groups, taps, statistics, dataset = measured
+    path = error_paths(trace, groups, taps, statistics)[0]
+    none = replace(path, path=replace(path.path, errors=np.zeros_like(path.path.errors)))
+    told = []
+    [found] = weighed(Sensitivity(trace, taps, dataset, OPTIONS), [none], statistics, told.append)
+    assert (found.weight, sum(told)) == (1.0, 1)
 
 
 @pytest.mark.parametrize(
