@@ -34,12 +34,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class Latency:
-    """Two models timed in turns (A B A B ...) in one process; medians in milliseconds a run."""
+    """Two models timed in turns (A B A B ...) in one process; medians in milliseconds a run.
+
+    ``spread`` is half of the range that the middle half of the rounds' ratios lie in, over the ratio of the medians.
+    """
 
     batch: int
     original_ms: float
     pruned_ms: float
     rounds: int
+    spread: float = 0.0
 
     @property
     def ratio(self) -> float:

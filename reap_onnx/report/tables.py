@@ -21,6 +21,7 @@ from reap_onnx.report.summary import (
     Summary,
 )
 
+BUSY = 0.15  # spread of measured latencies from which on a report says what is wrong
 MACS = "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1"
 
 
@@ -322,5 +323,9 @@ def _how_compared(comparison: Comparison) -> str:
         text += f", run by onnxruntime on {providers}"
     if comparison.latency:
         rounds = min(latency.rounds for latency in comparison.latency)
+        spread = max(latency.spread for latency in comparison.latency)
         text += f"; latency is the median of {rounds} turns of each model, taken alternately"
+        text += f", half of their ratios within ±{100 * spread:.1f} %"
+        if spread > BUSY:
+            text += ": something else keeps this machine busy, so measure again (reap-onnx compare) when it is idle"
     return text + "."

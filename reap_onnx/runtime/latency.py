@@ -51,7 +51,7 @@ def measure_latency(
     Returns
     -------
     Latency
-        Medians in milliseconds a run, and the number of rounds that were really done.
+        Medians in milliseconds a run, the number of rounds that were really done, how far their ratios spread.
 
     Raises
     ------
@@ -70,7 +70,14 @@ def measure_latency(
     while len(times_original) < rounds and (len(times_original) < _FEWEST or time.perf_counter() < end):
         times_original.append(_turn(original, inputs, runs_original))
         times_pruned.append(_turn(pruned, inputs, runs_pruned))
-    return Latency(batch, 1e3 * median(times_original), 1e3 * median(times_pruned), len(times_original))
+    return latency_of(batch, times_original, times_pruned)
+
+
+def latency_of(batch: int, original: Sequence[float], pruned: Sequence[float]) -> Latency:
+    """The latency of two models that took so many seconds a run, in each of some rounds."""
+    found = Latency(batch, 1e3 * median(original), 1e3 * median(pruned), len(original))
+    low, high = np.quantile(np.divide(pruned, original), [0.25, 0.75])
+    return replace(found, spread=float(high - low) / 2 / found.ratio)
 
 
 def load_sessions(

@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from reap_onnx.report.as_json import SCHEMA, dumps
-from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Summary
+from reap_onnx.report.summary import Comparison, Cost, GroupRow, Inspection, Latency, Summary
 
 
 def refuse_constant(text: str) -> None:
@@ -22,7 +22,7 @@ def test_summary_round_trips(summary: Summary) -> None:
     ]
     assert tuple(groups) == summary.groups
     assert read["seconds"] == summary.seconds
-    assert read["comparison"]["latency"][0] == {"batch": 1, "original_ms": 2.0, "pruned_ms": 1.0, "rounds": 20}
+    assert tuple(Latency(**latency) for latency in read["comparison"]["latency"]) == summary.comparison.latency
     assert read["comparison"]["accuracy_pruned"] == 0.8612
 
 

@@ -36,9 +36,15 @@ def test_macs_are_defined_and_latency_stands_beside(summary: Summary) -> None:
     flat = " ".join(shown(summary).split())
     assert "MACs of Conv, ConvTranspose, Gemm and MatMul at batch 1" in flat
     assert "500 samples of test.npz, 500 of 10000 samples, run by onnxruntime on CUDA, CPU" in flat
-    assert "median of 18 turns of each model" in flat
+    assert "median of 18 turns of each model, taken alternately, half of their ratios within ±3.1 %." in flat
     unmeasured = shown(dataclasses.replace(summary, comparison=None))
     assert has_row(unmeasured, "latency", "not measured", "not measured", "-")
+
+
+def test_a_busy_machine_is_said_to_be_busy(summary: Summary, comparison: Comparison) -> None:
+    unsure = dataclasses.replace(comparison.latency[0], spread=0.4)
+    text = shown(dataclasses.replace(summary, comparison=dataclasses.replace(comparison, latency=(unsure,))))
+    assert "within ±40.0 %: something else keeps this machine busy" in " ".join(text.split())
 
 
 def test_groups_and_the_reasons_of_those_left_alone(summary: Summary) -> None:

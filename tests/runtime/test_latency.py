@@ -11,7 +11,7 @@ from reap_onnx.errors import CheckError, UsageError
 from reap_onnx.method import costs
 from reap_onnx.options import Target
 from reap_onnx.report.summary import Latency
-from reap_onnx.runtime.latency import measure_latency, middle_pair
+from reap_onnx.runtime.latency import latency_of, measure_latency, middle_pair
 from reap_onnx.runtime.session import Session
 
 
@@ -68,6 +68,13 @@ def test_no_rounds_no_measurement() -> None:
     session = Session(chain(1), threads=1)
     with pytest.raises(UsageError, match="0 rounds"):
         measure_latency(session, session, FEEDS, batch=64, rounds=0)
+
+
+def test_ratios_of_rounds_spread() -> None:
+    steady = latency_of(1, [0.002, 0.004, 0.003, 0.002], [0.001, 0.002, 0.0015, 0.001])
+    assert (steady.original_ms, steady.pruned_ms, steady.ratio, steady.spread) == (2.5, 1.25, 0.5, 0)
+    busy = latency_of(1, [1.0] * 5, [0.4, 0.45, 0.5, 0.55, 0.7])
+    assert busy.spread == pytest.approx(0.1)  # half of the ratios lie from 0.45 to 0.55, around 0.5
 
 
 def test_the_pair_in_the_middle_counts() -> None:
