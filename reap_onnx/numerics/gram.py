@@ -287,25 +287,26 @@ class _Sums:
         self._y_sum += dy.sum(axis=0, dtype=np.float64)
         self._square += np.square(dy, dtype=np.float64).sum(axis=0)
         if not self._gram_part.size:
-            self._gram_part = np.zeros(self._gram.shape, np.float32, order="F")
-            self._cross_part = np.zeros(self._cross.shape, np.float32, order="F")
+            self._gram_part = np.zeros(self._gram.shape, np.float32, order="F")  # above the diagonal it stays so
+            self._cross_part = np.empty(self._cross.shape, np.float32, order="F")
+        beta = 1.0 if self._pending else 0.0
         if dx.size:
-            self._gram_part = blas.ssyrk(1.0, dx.T, beta=1.0, c=self._gram_part, lower=1, overwrite_c=1)
+            self._gram_part = blas.ssyrk(1.0, dx.T, beta=beta, c=self._gram_part, lower=1, overwrite_c=1)
         if dx.size and dy.size:
-            self._cross_part = blas.sgemm(1.0, dx.T, dy.T, beta=1.0, c=self._cross_part, trans_b=1, overwrite_c=1)
+            self._cross_part = blas.sgemm(1.0, dx.T, dy.T, beta=beta, c=self._cross_part, trans_b=1, overwrite_c=1)
         self._rows += len(dx)
         self._pending += len(dx)
         if self._pending >= _CHUNK:
             self._flush()
 
     def _flush(self) -> None:
-        """Move the float32 products into the float64 sums."""
+        """Move the float32 products into the float64 sums; of the Gram matrix, on and below the diagonal."""
         if not self._pending:
             return
-        self._gram += self._gram_part
+        for start in range(0, len(self._gram), _STRIPE):
+            below, some = slice(start, None), slice(start, start + _STRIPE)
+            self._gram[below, some] += self._gram_part[below, some]
         self._cross += self._cross_part
         if self._drop:
             self._gram_part = self._cross_part = np.zeros((0, 0), np.float32)
-        self._gram_part[...] = 0
-        self._cross_part[...] = 0
         self._pending = 0
