@@ -28,7 +28,7 @@ SHARE = 32  # bytes of the memory for each of them, for there are some seven oth
 WEIGHTS = 32_000_000  # and in the weights of both
 CHUNK = 2_000_000  # numbers in the rows of either layer worked on at a time: with fewer, calls outweigh the work
 AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
-RIDGE = 1e-2
+PRIOR = 640  # rows that the weights as they are count for, in the ridge: few rows move them less
 
 Constants = Mapping[Slot, np.ndarray]
 
@@ -112,12 +112,13 @@ def refit_couple(
         offset = np.zeros_like(goal) if other is None else second.features(other)
         return Batch(rows, first.shape(len(data), made), goal, offset)
 
+    batches = in_parallel(batch, shelf.samples)
     one, two = refit_pair(
         pair,
-        in_parallel(batch, shelf.samples),
+        batches,
         first.matrix,
         second.matrix,
-        ridge=RIDGE,
+        ridge=PRIOR / sum(len(some.total) for some in batches),
         rounds=method.pair_rounds,
         again=AGAIN,
         steps=method.pair_steps,
