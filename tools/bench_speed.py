@@ -45,7 +45,7 @@ from scipy import linalg
 from reap_onnx import EFFORTS, Method, PruneOptions, Target, prune
 from reap_onnx.data.dataset import Dataset, input_specs
 from reap_onnx.data.load import load_dataset
-from reap_onnx.graph.cost import count_macs
+from reap_onnx.graph.cost import count_macs, node_macs
 from reap_onnx.graph.couple import Couple, find_couple
 from reap_onnx.graph.groups import Group, find_groups
 from reap_onnx.graph.trace import Trace
@@ -348,11 +348,18 @@ def arithmetic(
             total["refit"] += 2 * columns**3 + 4 * method.clipped_rounds * seen
     enough = min(samples, max(1, method.selection_rows // POSITIONS))
     total["collecting statistics"] += enough * one_pass
-    total["sensitivity"] += (len(groups) + 1) * min(samples, method.sensitivity_samples) * one_pass
+    runs = one_pass + sum(_from_its_readers(trace, group) for group in groups)
+    total["sensitivity"] += min(samples, method.sensitivity_samples) * runs
     total["refit"] += 2 * samples * one_pass
     for couple in filter(None, (find_couple(trace, group) for group in groups)) if method.pairs else ():
         total["refit"] += _pair(trace, couple, kept, groups, samples, method)
     return {stage: operations / 1e9 for stage, operations in total.items()}
+
+
+def _from_its_readers(trace: Trace, group: Group) -> float:
+    """Operations of a pass from the first layer on that reads a group."""
+    first = min((layer.node.index for layer in group.readers), default=0)
+    return 2 * sum(node_macs(trace.network, node) for node in trace.network.nodes[first:])
 
 
 def _pair(

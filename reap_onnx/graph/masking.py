@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from reap_onnx.graph.channels import Labels, varying
+from reap_onnx.graph.layer import Layer
 from reap_onnx.model.edit import narrow, with_constants
 from reap_onnx.model.network import Node, Slot
 from reap_onnx.ops.registry import find_rule
@@ -34,10 +35,10 @@ def mask_channels(trace: Trace, removed: Iterable[int], weights: Mapping[Slot, n
     return model
 
 
-def first_changed(trace: Trace, removed: Iterable[int], weights: Mapping[Slot, np.ndarray]) -> int:
-    """Index of the first node that :func:`mask_channels` changes; what the nodes before it make stays as it is."""
+def first_changed(trace: Trace, removed: Iterable[int], layers: Iterable[Layer]) -> int:
+    """Index of the first node that makes something else once channels are gone and these layers have new weights."""
     narrowed = [node.index for node, _, _ in _narrowed(trace, removed)]
-    return min([*narrowed, *(slot.node for slot in weights)])
+    return min([*narrowed, *(layer.node.index for layer in layers)], default=0)
 
 
 def coupled(trace: Trace) -> Labels:

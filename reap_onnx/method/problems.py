@@ -15,7 +15,7 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Equations, Rows
 from reap_onnx.numerics.path import Problem, RowProblem, ridge_of
-from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit_clipped
+from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped
 from reap_onnx.runtime.statistics import Halves, Tap
 
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
@@ -68,7 +68,7 @@ def refitted(
     tap: Tap,
     normals: Sequence[Equations],
     removed: Labels,
-    rows: Sequence[Sequence[ClippedRows]] = (),
+    rows: Sequence[ClippedRows | None] = (),
     rounds: int = 0,
     halves: Sequence[Halves] = (),
 ) -> dict[Slot, np.ndarray]:
@@ -88,7 +88,7 @@ def refitted(
     seen = _seen(target).reshape(blocks, features)
     for block, normal in enumerate(normals):
         keep = ~np.isin(labels[block], removed)
-        ridge, sample = ridge_of(normal.scale, RIDGE), rows[block] if rows else ()
+        ridge, sample = ridge_of(normal.scale, RIDGE), rows[block] if rows else None
         split = halves[block] if halves else None
         ridges = [ridge_of(normal.scale, relative) for relative in RIDGES]
         for some in _slices(columns, features):
@@ -100,8 +100,12 @@ def refitted(
             if split is not None:
                 halves_of = split[0].of(some), split[1].of(some)
                 ridge = held_out_ridge(halves_of, keep, ridges, prior, intercept=tap.intercept)
-            seen_rows = [clipped.of(some) for clipped in sample]
-            solution[keep] = refit_clipped(part, keep, ridge, prior, seen_rows, rounds=rounds, intercept=tap.intercept)
+            if sample is None:
+                solution[keep] = refit(part, keep, ridge, prior, intercept=tap.intercept)
+            else:
+                solution[keep] = refit_clipped(
+                    part, keep, ridge, prior, sample.of(some), rounds=rounds, intercept=tap.intercept
+                )
             own[~keep[:columns]] = 0
             new[block][:, some] = _unscaled(solution[:columns], scale[block, some], seen[block, some], own)
             if tap.intercept:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
+import onnx
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.channels import Labels
@@ -32,7 +33,7 @@ Statistics = Mapping[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
 HIGHEST = 10  # class scores of a sample that count
-TOGETHER = 16  # groups whose sensitivities are measured on one way of the samples through the network
+TOGETHER = 8  # groups whose sensitivities are measured on one way of the samples through the network
 _NONE: Labels = np.zeros(0, np.int64)
 
 
@@ -127,53 +128,52 @@ class Sensitivity:
     def __init__(self, trace: Trace, taps: Mapping[int, Tap], dataset: Dataset, options: PruneOptions) -> None:
         self._trace, self._taps = trace, taps
         self._dataset, self._options = dataset, options
+        batches = list(dataset.batches(options.batch))
+        self._counts = [len(next(iter(feeds.values()))) for feeds in batches]
         session = Session(trace.network.proto, options.providers, weights=trace.network.weights)
-        outputs = self._floats([session.run(feeds) for feeds in dataset.batches(options.batch)])
+        outputs = self._floats([session.run(feeds) for feeds in batches])
         self._shapes = {name: values.shape for name, values in outputs.items()}
         self._highest = {name: _highest(values) for name, values in outputs.items() if values.ndim == 2}
         self._reference = {name: self._counted(name, values) for name, values in outputs.items()}
 
     def weigh(
-        self, paths: Sequence[GroupPath], statistics: Statistics, advance: Callable[[int], None] = lambda _: None
+        self, items: Sequence[tuple[GroupPath, Statistics]], advance: Callable[[int], None] = lambda _: None
     ) -> list[float]:
         """The weight of every path, given the statistics of the layers that read its group; 1 for one without error.
 
         What lies before the first node that a group changes is run once for all groups.
         """
-        trace, weights = self._trace, [1.0] * len(paths)
-        cuts = [cut for number, path in enumerate(paths) if (cut := self._cut(number, path, statistics)) is not None]
-        advance(len(paths) - len(cuts))
-        options, memory = self._options, memory_limit(self._options.memory) // 4
+        trace, options, names = self._trace, self._options, list(self._reference)
+        memory, weights = memory_limit(options.memory) // 4, [1.0] * len(items)
+        halves = sorted(self._halved(number, path) for number, (path, _) in enumerate(items))
         with Stream(
             trace.network, self._dataset, batch=options.batch, providers=options.providers, memory=memory
         ) as stream:
-            for cut in sorted(cuts, key=lambda cut: cut.first):
-                model = mask_channels(trace, cut.removed, cut.weights)
-                before = [name for name in trace.network.nodes[cut.first].inputs if name]
-                names = list(self._reference)
-                runs = list(stream.run(model, names, names, before))
-                weights[cut.number] = self._damage(self._floats(runs)) / cut.error
+            for first, number in halves:
+                path, statistics = items[number]
+                if (error := float(path.path.errors[_half(path)])) > 0:
+                    before = [name for node in trace.network.nodes[:first] for name in node.outputs if name]
+                    runs = list(stream.run(self._without_half(path, statistics), names, names, before))
+                    weights[number] = self._damage(self._floats(runs)) / error
                 advance(1)
         return weights
 
-    def _cut(self, number: int, path: GroupPath, statistics: Statistics) -> _Cut | None:
-        """A path's group at half of its units; None for one without error."""
-        count = min(len(path.path.order), max(1, len(path.group.units) // 2))
-        error = float(path.path.errors[count])
-        if error <= 0:
-            return None
-        removed = path.group.units[path.path.order[:count]]
-        weights: dict[Slot, np.ndarray] = {}
-        for index, normals in statistics_of(path.group, statistics).items():
+    def _halved(self, number: int, path: GroupPath) -> tuple[int, int]:
+        """The first node that changes where half of a group goes; the number."""
+        return first_changed(self._trace, _removed(path), layers_to_refit([path.group])), number
+
+    def _without_half(self, path: GroupPath, statistics: Statistics) -> onnx.ModelProto:
+        """The network without half of a group, its readers refitted."""
+        removed, weights = _removed(path), dict[Slot, np.ndarray]()
+        for index, normals in statistics.items():
             weights |= refitted(self._trace, self._taps[index], normals, removed)
-        return _Cut(number, error, removed, weights, first_changed(self._trace, removed, weights))
+        return mask_channels(self._trace, removed, weights)
 
     def _floats(self, runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Outputs of floating point over all batches; those that a node makes."""
-        counts = [len(next(iter(feeds.values()))) for feeds in self._dataset.batches(self._options.batch)]
+        """Outputs of floating point over all batches; only nodes make some that channels can change."""
         made = [n for n, v in runs[0].items() if n in self._trace.network.producer and isinstance(v, np.ndarray)]
         names = [name for name in made if runs[0][name].dtype.kind == "f"]
-        return {name: _joined([run[name] for run in runs], counts) for name in names}
+        return {name: _joined([run[name] for run in runs], self._counts) for name in names}
 
     def _damage(self, outputs: Mapping[str, np.ndarray]) -> float:
         """Squared error of the outputs relative to their variance, the mean over the outputs."""
@@ -190,15 +190,13 @@ class Sensitivity:
         return np.take_along_axis(values, self._highest[name], 1) if name in self._highest else values
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """A group cut for its sensitivity: its number, its error; what goes, what is new, the first node that changes."""
+def _half(path: GroupPath) -> int:
+    """How many units of a group are half of them, one at least; of a single one, which no path removes, none."""
+    return min(len(path.path.order), max(1, len(path.group.units) // 2))
 
-    number: int
-    error: float
-    removed: Labels
-    weights: Mapping[Slot, np.ndarray]
-    first: int
+
+def _removed(path: GroupPath) -> Labels:
+    return path.group.units[path.path.order[: _half(path)]]
 
 
 def _joined(outputs: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
@@ -238,8 +236,7 @@ def _first_read(group: Group) -> int:
 def _weigh(
     sensitivity: Sensitivity, items: Sequence[tuple[GroupPath, Statistics]], advance: Callable[[int], None]
 ) -> list[float]:
-    statistics = {index: normals for _, own in items for index, normals in own.items()}
-    return sensitivity.weigh([path for path, _ in items], statistics, advance)
+    return sensitivity.weigh(items, advance)
 
 
 def curve(path: GroupPath, options: PruneOptions, step: int | None = None) -> Curve:

@@ -97,9 +97,9 @@ def refit_pair(
     """
     points = _points(pair, batches, first, second)
     error = _error(points)
-    read = _damped([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
+    of_first = _damped([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
     for _ in range(rounds):
-        change = _step(points, read, first, second, ridge, steps, gain)
+        change = _step(points, of_first, first, second, ridge, steps, gain)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
             there = _points(pair, batches, *trial)
@@ -182,9 +182,9 @@ def _damped(parts: Sequence[Floats], count: int) -> _Damped:
 
 
 def _step(
-    points: Sequence[_Point], read: _Damped, first: Doubles, second: Doubles, ridge: float, steps: int, gain: float
+    points: Sequence[_Point], of_first: _Damped, first: Doubles, second: Doubles, ridge: float, steps: int, gain: float
 ) -> tuple[Doubles, Doubles]:
-    """The Gauss-Newton step; ``read`` is of what the first layer reads, which stays from round to round."""
+    """The Gauss-Newton step; ``of_first`` is of what the first layer reads, which stays from round to round."""
     count = sum(len(point.read) for point in points)
     cut = first.size
 
@@ -200,7 +200,10 @@ def _step(
             sums += join(*gradient)
         return sums / count
 
-    (inverse_first, size_first), (inverse_second, size_second) = read, _damped([point.read for point in points], count)
+    (inverse_first, size_first), (inverse_second, size_second) = (
+        of_first,
+        _damped([point.read for point in points], count),
+    )
     reached = _reached(points)
     damping = join(
         np.full(first.shape, ridge * size_first * reached.mean()), np.full(second.shape, ridge * size_second)

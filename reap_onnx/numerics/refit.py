@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from reap_onnx.numerics.factor import factor, solve
 from reap_onnx.numerics.gram import Equations, Normal, Rows
-from reap_onnx.numerics.parallel import in_parallel
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -38,6 +37,14 @@ class ClippedRows:
     offset: Singles
     low: float
     high: float
+
+    @staticmethod
+    def concatenate(parts: Sequence[ClippedRows]) -> ClippedRows:
+        """Return the rows of all, which have the same bounds."""
+        x, total, offset = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("x", "total", "offset")
+        )
+        return replace(parts[0], x=x, total=total, offset=offset)
 
     def of(self, features: slice) -> ClippedRows:
         """Return the rows of some of the features."""
@@ -140,7 +147,7 @@ def refit_clipped(
     keep: npt.NDArray[np.bool_],
     ridge: float,
     prior: Doubles,
-    rows: Sequence[ClippedRows],
+    rows: ClippedRows,
     *,
     rounds: int,
     intercept: bool = True,
@@ -159,7 +166,7 @@ def refit_clipped(
     equations, keep, ridge, prior, intercept
         As for :func:`refit`.
     rows
-        Rows to look at, as many as there is room for, in parts; the linear fit itself comes from ``equations``.
+        Rows to look at, as many as there is room for; the linear fit itself comes from ``equations``.
     rounds
         How often to look again; 0 gives :func:`refit`.
 
@@ -169,20 +176,10 @@ def refit_clipped(
         Weights on the kept columns, in their order.
     """
     linear, solved = _fit(equations, keep, ridge, prior, intercept)
-    count = sum(len(part.x) for part in rows)
-    if not count or not rounds:
-        return linear
-    kept = in_parallel(lambda part: replace(part, x=part.x[:, keep]), rows)
-
-    def change(weights: Singles) -> Doubles:
-        found = np.zeros(weights.shape)
-        for product in in_parallel(lambda part: part.x.T @ part.correction(part.x @ weights), kept):
-            found += product
-        return found / count
-
-    fitted = linear
-    for _ in range(rounds):
-        fitted = linear + solved(change(fitted.astype(np.float32)))
+    fitted, x = linear, rows.x[:, keep]
+    for _ in range(rounds if len(x) else 0):
+        change = x.T @ rows.correction(x @ fitted.astype(np.float32))
+        fitted = linear + solved(change.astype(np.float64) / len(x))
     return fitted
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from reap_onnx.report.summary import Calibrated, Comparison, Frontier, Inspection, Report, Summary
 from reap_onnx.report.tables import MACS
 
-SCHEMA = 3  # grows with every change that a reader of the file could notice
+SCHEMA = 4  # grows with every change that a reader of the file could notice
 
 _KINDS: dict[type, str] = {
     Summary: "summary",

@@ -326,6 +326,6 @@ def _how_compared(comparison: Comparison) -> str:
         spread = max(latency.spread for latency in comparison.latency)
         text += f"; latency is the median of {rounds} turns of each model, taken alternately"
         text += f", half of their ratios within ±{100 * spread:.1f} %"
-        if spread > BUSY:
+        if spread >= BUSY:
             text += ": something else keeps this machine busy, so measure again (reap-onnx compare) when it is idle"
     return text + "."

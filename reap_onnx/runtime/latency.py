@@ -131,10 +131,13 @@ def measure_pairs(
 def middle_pair(found: Sequence[Latency], *, absolute: bool = False) -> Latency:
     """The pair whose ratio is the median, of two in the middle the larger; its rounds are those of all.
 
-    ``absolute``: whose pruned model takes the median time.
+    It spreads as far as a pair does on average, or as the pairs do, whichever is more. ``absolute``: the pair whose
+    pruned model takes the median time.
     """
     middle = sorted(found, key=lambda latency: latency.pruned_ms if absolute else latency.ratio)[len(found) // 2]
-    return replace(middle, rounds=sum(latency.rounds for latency in found))
+    low, high = np.quantile([latency.ratio for latency in found], [0.25, 0.75])
+    spread = max(median(latency.spread for latency in found), float(high - low) / 2 / middle.ratio)
+    return replace(middle, rounds=sum(latency.rounds for latency in found), spread=spread)
 
 
 def _runs_in_a_turn(session: Session, feeds: dict[str, np.ndarray]) -> int:

@@ -23,7 +23,7 @@ from reap_onnx.runtime.stream import Stream
 
 KEPT_ROWS = 24_000  # of one block at most,
 KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB, nor than a run's memory has room for,
-KEPT_COST = 12  # bytes for each: itself, without what is gone, a product
+KEPT_COST = 16  # bytes for each: itself, put together with those of other batches, without what is gone, a product
 ENOUGH = 16  # rows for each column; with fewer, halves of the samples are told apart, to choose a ridge by
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
 
@@ -81,7 +81,7 @@ class Measured:
     """What is known of one block of a layer: its normal equations, rows where its tap is clipped, halves where few."""
 
     normal: Equations
-    rows: tuple[ClippedRows, ...]
+    rows: ClippedRows | None
     halves: Halves = None
 
 
@@ -110,7 +110,7 @@ class Part:
         """Return what is known once all samples are in."""
         normal = self.sums[0] if len(self.sums) == 1 else self.sums[0].merge(self.sums[1])
         halves = (self.sums[0], self.sums[1]) if len(self.sums) == 2 and min(s.rows for s in self.sums) else None
-        return Measured(normal, self.rows, halves)
+        return Measured(normal, ClippedRows.concatenate(self.rows) if self.rows else None, halves)
 
 
 Parts = dict[int, list[Part]]

@@ -22,8 +22,8 @@ Tensors = dict[str, np.ndarray]
 class Stream(AbstractContextManager["Stream"]):
     """Samples on their way through a network.
 
-    No node runs twice over the data set, however many pieces the way is cut into. The constants of nodes that have
-    not run yet may change between pieces.
+    What is final runs once over the data set, however many pieces the way is cut into. The constants of all other nodes
+    may change between pieces.
 
     Parameters
     ----------
@@ -89,6 +89,7 @@ class Stream(AbstractContextManager["Stream"]):
         computed = [n for n in dict.fromkeys((*wanted, *cut)) if n in self._network.producer and n not in held]
         types = {name: (self._network.dtypes[name], len(self._network.shapes[name])) for name in held}
         piece, weights = part(model, computed, types) if computed else None, self._network.weights
+        del model  # a piece has weights of its own
         session = None if piece is None else Session(piece, self._providers, weights=weights)
         past, self._spill = self._spill, None
         room = self._memory - sum(map(_in_memory, self._held)) if held else self._memory

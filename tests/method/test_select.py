@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from examples.normalization import EXAMPLES
 from nets import images, residual_net
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.groups import find_groups
+from reap_onnx.graph.masking import mask_channels
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method import select
@@ -18,7 +20,7 @@ from reap_onnx.numerics.path import scores
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
-from wiring import read
+from wiring import random_feeds, read
 
 OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16)
 
@@ -26,8 +28,10 @@ OPTIONS = PruneOptions(Target("macs", fraction=0.5), batch=16)
 @pytest.fixture(scope="module")
 def measured():
     """A residual network, its prunable groups, taps and statistics."""
-    model = residual_net()
-    dataset = Dataset({"image": images(96, seed=1)})
+    return measure(residual_net(), Dataset({"image": images(96, seed=1)}))
+
+
+def measure(model, dataset):
     trace = Trace(read(model))
     groups = [group for group in find_groups(trace) if not group.frozen]
     taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)}
@@ -77,27 +81,56 @@ def test_a_stream_is_priced_by_all_of_its_readers(measured):
     np.testing.assert_allclose(scores(problems, len(stream.units), RIDGE), np.sum(alone, axis=0), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("highest", "together"), [(10, 16), (2, 2), (10, 1)])
+@pytest.mark.parametrize(("highest", "together"), [(10, 8), (2, 2), (10, 1)])
 def test_sensitivity_is_the_damage_to_the_highest_scores_per_unit_of_error(measured, monkeypatch, highest, together):
     monkeypatch.setattr(select, "HIGHEST", highest)
     monkeypatch.setattr(select, "TOGETHER", together)
     trace, groups, taps, statistics, dataset = measured
     paths, told = error_paths(trace, groups, taps, statistics)[::-1], []
-    weights = weighed(Sensitivity(trace, taps, dataset, OPTIONS), paths, statistics, told.append)
+    found = weighed(Sensitivity(trace, taps, dataset, OPTIONS), paths, statistics, told.append)
     assert sum(told) == len(paths) > 2
-    [y] = Session(trace.network.proto).run(dataset.inputs).values()
+    assert_damages(measured, paths, found, highest)
+
+
+def test_sensitivity_of_channels_that_are_coupled():
+    """What lies behind an LRN changes with its channels, before any of their readers does."""
+    example = next(example for example in EXAMPLES if example.name == "neighbours@13")
+    model = example.model()
+    feeds = random_feeds(model)
+    size = {name: (96, *array.shape[1:]) for name, array in feeds.items()}
+    rng = np.random.default_rng(3)
+    dataset = Dataset({name: rng.standard_normal(shape).astype(np.float32) for name, shape in size.items()})
+    found = measure(model, dataset)
+    trace, groups, taps, statistics, _ = found
+    paths = error_paths(trace, groups, taps, statistics)
+    weights = weighed(Sensitivity(trace, taps, dataset, OPTIONS), paths, statistics)
+    assert len(paths) > 1
+    assert_damages(found, paths, weights, 10)
+    plain = [damage(found, path, 10, with_constants) for path in paths]
+    assert plain != pytest.approx(
+        [path.weight * path.path.errors[len(path.group.units) // 2] for path in weights], rel=0.1
+    )
+
+
+def assert_damages(measured, paths, weights, highest):
+    for path, found in zip(paths, weights, strict=True):
+        error = path.path.errors[len(path.group.units) // 2]
+        assert found.weight * error == pytest.approx(damage(measured, path, highest), rel=1e-3)
+        np.testing.assert_array_equal(found.path.order, path.path.order)
+
+
+def damage(measured, path, highest, how=None):
+    """Of half of a group, by the whole network; ``how`` makes it of the original and new constants."""
+    trace, _, taps, statistics, dataset = measured
+    removed, new = path.removed(len(path.group.units) - len(path.group.units) // 2), {}
+    for layer in layers_to_refit([path.group]):
+        new |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed)
+    model = how(trace.network, new) if how else mask_channels(trace, removed, new)
+    [y], [z] = (Session(m).run(dataset.inputs).values() for m in (trace.network.proto, model))
     assert 2 < y.shape[1] <= 10
     counted = y >= np.sort(y, axis=1)[:, -min(highest, y.shape[1])][:, None]
-    for path, found in zip(paths, weights, strict=True):
-        cut, new = len(path.group.units) // 2, {}
-        for layer in layers_to_refit([path.group]):
-            index = layer.node.index
-            new |= refitted(trace, taps[index], statistics[index], path.removed(len(path.group.units) - cut))
-        [z] = Session(with_constants(trace.network, new)).run(dataset.inputs).values()
-        was, now = y[counted].astype(float), z[counted].astype(float)
-        damage = ((now - was) ** 2).sum() / ((was - was.mean()) ** 2).sum()
-        assert found.weight * path.path.errors[cut] == pytest.approx(damage, rel=1e-3)
-        np.testing.assert_array_equal(found.path.order, path.path.order)
+    was, now = y[counted].astype(float), z[counted].astype(float)
+    return ((now - was) ** 2).sum() / ((was - was.mean()) ** 2).sum()
 
 
 def test_a_group_without_error_weighs_one(measured):

@@ -139,7 +139,7 @@ def clipped_error(rows, weights, keep):
 def test_the_clipped_error_falls_from_round_to_round(seed):
     rows, equations, keep = clipped_problem(seed)
     prior = np.zeros_like(equations.cross)
-    fits = [refit_clipped(equations, keep, 1e-9, prior, [rows], rounds=r) for r in range(6)]
+    fits = [refit_clipped(equations, keep, 1e-9, prior, rows, rounds=r) for r in range(6)]
     np.testing.assert_array_equal(fits[0], refit(equations, keep, 1e-9, prior))
     errors = [clipped_error(rows, weights, keep) for weights in fits]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
@@ -155,22 +155,9 @@ def test_what_the_activation_hides_does_not_move_the_fit():
     rows = ClippedRows(x, total, np.zeros_like(total), 0.0, np.inf)
     equations, keep = sums(x.astype(float), total.astype(float)), np.ones(5, bool)
     linear = refit(equations, keep, 0.0)
-    clipped = refit_clipped(equations, keep, 0.0, np.zeros_like(equations.cross), [rows], rounds=1000)
+    clipped = refit_clipped(equations, keep, 0.0, np.zeros_like(equations.cross), rows, rounds=1000)
     assert np.abs(linear - true).max() > 1
     np.testing.assert_allclose(clipped, true, atol=1e-3)
-
-
-def test_rows_in_parts_count_as_rows_together():
-    rows, equations, keep = clipped_problem(7)
-    prior = np.zeros_like(equations.cross)
-    parts = [
-        replace(rows, x=rows.x[s], total=rows.total[s], offset=rows.offset[s]) for s in (slice(250), slice(250, 600))
-    ]
-    together, apart, half = (
-        refit_clipped(equations, keep, 1e-9, prior, given, rounds=4) for given in ([rows], parts, parts[:1])
-    )
-    np.testing.assert_allclose(apart, together, rtol=1e-5, atol=1e-6)
-    assert np.abs(half - together).max() > 1e-3
 
 
 @pytest.mark.parametrize("intercept", [True, False])
@@ -182,7 +169,7 @@ def test_few_rows_of_many_columns_give_the_weights_of_their_sums(intercept, roun
     keep, prior = np.append(rng.random(60) < 0.8, True), rng.standard_normal((61, 3))
     clipped = ClippedRows(x, np.maximum(y, 0), np.zeros_like(y), 0.0, np.inf)
     by_rows, by_sums = (
-        refit_clipped(equations, keep, 0.01, prior, [clipped], rounds=rounds, intercept=intercept)
+        refit_clipped(equations, keep, 0.01, prior, clipped, rounds=rounds, intercept=intercept)
         for equations in (Rows(x, y), Rows(x, y).sums())
     )
     np.testing.assert_allclose(by_rows, by_sums, rtol=0, atol=1e-8)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -79,11 +80,18 @@ def test_ratios_of_rounds_spread() -> None:
 
 def test_the_pair_in_the_middle_counts() -> None:
     found = [Latency(1, 10.0, pruned, 3) for pruned in (9.0, 5.0, 6.0)]
-    assert middle_pair(found) == Latency(1, 10.0, 6.0, 9)
-    assert middle_pair(found[:2]) == Latency(1, 10.0, 9.0, 6)
+    assert replace(middle_pair(found), spread=0) == Latency(1, 10.0, 6.0, 9)
+    assert replace(middle_pair(found[:2]), spread=0) == Latency(1, 10.0, 9.0, 6)
     uneven = [Latency(1, 8.0, 3.9, 3), Latency(1, 12.0, 6.0, 3), Latency(1, 7.8, 3.95, 3)]
-    assert middle_pair(uneven) == Latency(1, 12.0, 6.0, 9)
-    assert middle_pair(uneven, absolute=True) == Latency(1, 7.8, 3.95, 9)
+    assert replace(middle_pair(uneven), spread=0) == Latency(1, 12.0, 6.0, 9)
+    assert replace(middle_pair(uneven, absolute=True), spread=0) == Latency(1, 7.8, 3.95, 9)
+
+
+def test_pairs_spread_by_themselves_and_from_one_another() -> None:
+    steady = [Latency(1, 10.0, pruned, 4) for pruned in (4.0, 5.0, 6.0, 7.0, 8.0)]
+    assert middle_pair(steady).spread == pytest.approx(0.1 / 0.6)
+    alike = [Latency(1, 10.0, 5.0, 4, spread) for spread in (0.0, 0.3, 0.2)]
+    assert middle_pair(alike).spread == 0.2
 
 
 @pytest.mark.parametrize(("fast", "loads"), [([True], 1), ([False, True, True], 3), ([False, False, True], None)])
