@@ -333,17 +333,21 @@ def prune(
         if options.max_drop is not None:
             jury = Jury(given, run, None if stats is None else stats.origin.data["sha256"])
             calibration = _calibration(given, stats, run, workers)
-            choice = find_choice(calibration, given, options, run)
-            (kept, removed, weights), drop = find_within_drop(
-                calibration,
-                given,
-                choice,
-                jury,
-                lambda kept: _refit(calibration, kept, options, run, workers, in_full=in_full),
-                run,
-                "macs",
-            )
-            return finish(removed, weights, choice.latency(kept, options.latency_batch), drop)
+
+            def search_within(aimed: PruneOptions) -> PruneResult:
+                choice = find_choice(calibration, given, aimed, run)
+                (kept, removed, weights), drop = find_within_drop(
+                    calibration,
+                    given,
+                    choice,
+                    jury,
+                    lambda kept: _refit(calibration, kept, options, run, workers, in_full=in_full),
+                    run,
+                    "macs",
+                )
+                return finish(removed, weights, choice.latency(kept, options.latency_batch), drop)
+
+            return within_latency(search_within, options, run)
         if any(o.keep for o in options.overrides) or not all(_asks_nothing(t, trace) for t in options.targets):
             calibration = _calibration(given, stats, run, workers)
             if in_full:

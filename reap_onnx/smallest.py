@@ -143,7 +143,8 @@ def _candidates(
         budget = exact_budget(calibration, Target(kind, fraction=share), biases)
         limits = [*choice.budgets, budget]
         try:
-            kept = allocate(choice.curves, [limit.cost for limit in limits], [limit.most for limit in limits])
+            most, names = [limit.most for limit in limits], [limit.name for limit in limits]
+            kept = allocate(choice.curves, [limit.cost for limit in limits], most, names)
         except TargetError:
             if budgets:
                 return budgets, errors

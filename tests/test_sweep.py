@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from nets import images, outputs, residual_net
+from nets import images, outputs, params, residual_net
 from reap_onnx import pipeline
 from reap_onnx.cli import main
 from reap_onnx.errors import OutputError, TargetError, UsageError
@@ -146,18 +146,29 @@ def test_the_command(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--force" in capsys.readouterr().err
 
 
+def test_a_range_of_absolute_values(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = params(onnx.load(place / "net.onnx"))
+    ends = [round(share * whole) for share in (0.6, 0.8)]
+    argv = ["sweep", "net.onnx", "--data", "samples.npz", "-q", "--json", "--effort", "fast"]
+    assert main([*argv, "--params", f"{ends[0]}:{ends[1]}:3"]) == 0
+    costs = [point["cost"]["params"] for point in json.loads(capsys.readouterr().out)["points"]]
+    for found, allowed in zip(costs, (ends[0], sum(ends) / 2, ends[1]), strict=True):
+        assert 0.8 * allowed < found <= allowed
+
+
 @pytest.mark.parametrize(
     ("flags", "status", "reason"),
     [
         ([], 2, "exactly one of --macs"),
         (["--macs", "0.5,0.6", "--size", "0.5,0.6"], 2, "exactly one of --macs"),
         (["--macs", "0.5"], 2, "two or more"),
-        (["--macs", "0.3:0.9"], 2, "no range of shares"),
-        (["--macs", "0.3:x:2"], 2, "no range of shares"),
-        (["--macs", "0.9:0.3:0"], 2, "no range of shares"),
-        (["--macs", "0.3:0.9:1000000000"], 2, "no range of shares"),
+        (["--macs", "0.3:0.9"], 2, "no range"),
+        (["--macs", "0.3:x:2"], 2, "'x' is not a number"),
+        (["--macs", "0.9:0.3:0"], 2, "no range"),
+        (["--macs", "0.3:0.9:1000000000"], 2, "no range"),
+        (["--macs", "0.3:20M:3"], 2, "from a share to an absolute value"),
         (["--macs", "0.5,half"], 2, "'half' is not a number"),
-        (["--macs", "0.001,0.002"], 3, "smallest that can be reached"),
+        (["--macs", "0.001,0.002"], 3, "--macs keeps 0.2% of the cost; the smallest that can be reached"),
         (["--macs", "0.5,0.6", "--write", "net.onnx"], 1, "net.onnx: cannot be made"),
     ],
 )

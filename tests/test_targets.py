@@ -15,7 +15,7 @@ from nets import images, macs, params, residual_net
 from reap_onnx import outcome, pipeline
 from reap_onnx.cli import main
 from reap_onnx.errors import CheckError, LatencyError, PlanError, TargetError, UsageError
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.options import MaxDrop, PruneOptions, Target
 from reap_onnx.plan import Plan
 from reap_onnx.report.progress import Silent
 from reap_onnx.report.summary import Latency
@@ -232,6 +232,31 @@ def test_a_latency_missed_in_the_end_is_corrected(monkeypatch: pytest.MonkeyPatc
     assert result.summary.comparison is not None
     assert result.summary.comparison.latency[0].ratio <= 0.9
     assert out.exists()
+
+
+def test_a_latency_missed_under_a_drop_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, find, aims = outcome.confirm_latency, pipeline.find_choice, []
+    misses = iter([LatencyError("too slow", share=1.02)])
+
+    def confirm(*arguments: object) -> Latency:
+        for miss in misses:
+            raise miss
+        return measured(*arguments)  # type: ignore[arg-type]
+
+    def choice(*arguments: object) -> object:
+        aims.append(arguments[2].targets)  # type: ignore[attr-defined]
+        return find(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outcome, "confirm_latency", confirm)
+    monkeypatch.setattr(pipeline, "find_choice", choice)
+    options = PruneOptions((Target("latency", 0.9), MaxDrop(0.9, "error")), round_to=64)
+    others = {name: np.concatenate([-array, array, 2 * array]) for name, array in wide_samples(32).items()}
+    result = pipeline.prune(wide_net(32), wide_samples(32), options, evaluate=others)
+    assert aims == [(Target("latency", 0.9),), (Target("latency", 0.9).times(0.99 / 1.02),)]
+    assert "Widths were chosen again, for less: too slow." in result.summary.notes
+    assert result.summary.drop is not None
+    assert result.summary.comparison is not None
+    assert result.summary.comparison.latency[0].ratio <= 0.9
 
 
 def test_a_sweep_leaves_out_what_misses_its_latency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

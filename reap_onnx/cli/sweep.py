@@ -27,7 +27,8 @@ EXAMPLES = """Examples:
 Exit status: 0 done; 1 expected failure; 2 wrong usage; 3 no target can be met, or a check failed; 70 a bug."""
 
 MOST = 1000  # targets of a range
-_BUDGETS = "shares, 0.3,0.5,0.7, or FROM:TO:NUMBER, 0.3:0.9:7"
+_BUDGETS = "a list, 0.3,0.5,0.7, or FROM:TO:NUMBER, 0.3:0.9:7; shares, or absolute values as in prune"
+_RANGES: dict[Kind, str] = {"macs": "20M:60M:5", "params": "100k:300k:5", "size": "1MB:4MB:4", "latency": "2ms:4ms:5"}
 _PANEL = "Targets, of one kind"
 
 
@@ -135,13 +136,18 @@ def _targets(texts: dict[Kind, str | None]) -> tuple[Target, ...]:
     kind, text = given[0]
     if ":" not in text:
         return tuple(Target.parse(kind, part) for part in text.split(","))
+    hint = f"FROM:TO:NUMBER, 2 to {MOST} of them, as 0.3:0.9:7 or {_RANGES[kind]}"
     try:
         low, high, number = text.split(":")
         if not 2 <= int(number) <= MOST:
             raise ValueError("a range has an end and a beginning")
-        shares = np.linspace(float(low), float(high), int(number)).round(6).tolist()
     except ValueError:
-        raise UsageError(
-            f"--{kind} {text!r} is no range of shares", f"FROM:TO:NUMBER, 2 to {MOST} of them, as 0.3:0.9:7"
-        ) from None
-    return tuple(Target(kind, fraction=share) for share in shares)
+        raise UsageError(f"--{kind} {text!r} is no range", hint) from None
+    ends = Target.parse(kind, low), Target.parse(kind, high)
+    if ends[0].fraction is not None and ends[1].fraction is not None:
+        shares = np.linspace(ends[0].fraction, ends[1].fraction, int(number)).round(6)
+        return tuple(Target(kind, fraction=share) for share in shares.tolist())
+    if ends[0].absolute is None or ends[1].absolute is None:
+        raise UsageError(f"--{kind} {text!r} goes from a share to an absolute value", hint)
+    values = np.linspace(ends[0].absolute, ends[1].absolute, int(number))
+    return tuple(Target(kind, absolute=v if kind == "latency" else round(v)) for v in values.tolist())

@@ -103,7 +103,8 @@ def meet_budgets(curves: Sequence[Curve], budgets: Sequence[Budget], most_error:
     tried: dict[tuple[int, ...], list[float]] = {}
     while len(tried) < TRIES:
         limits = {search.budget.name: search.limit for search in searches}
-        kept = allocate(curves, [b.cost for b in budgets], [limits.get(b.name, b.most) for b in budgets])
+        most = [limits.get(budget.name, budget.most) for budget in budgets]
+        kept = allocate(curves, [b.cost for b in budgets], most, [b.name for b in budgets])
         if tuple(kept) in tried:
             break
         values = tried[tuple(kept)] = [search.measure(kept) for search in searches]

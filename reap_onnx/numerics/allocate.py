@@ -165,7 +165,12 @@ class Curve:
         return np.asarray(self.errors[self.width - np.asarray(kept)], np.float64)
 
 
-def allocate(curves: Sequence[Curve], cost: Cost | Sequence[Cost], budget: float | Sequence[float]) -> Ints:
+def allocate(
+    curves: Sequence[Curve],
+    cost: Cost | Sequence[Cost],
+    budget: float | Sequence[float],
+    names: Sequence[str] = (),
+) -> Ints:
     """Choose the width of every group.
 
     First downhill: the group whose next stretch of lower convex hull costs the least error per cost saved is cut,
@@ -181,6 +186,8 @@ def allocate(curves: Sequence[Curve], cost: Cost | Sequence[Cost], budget: float
     budget
         Largest cost allowed, or one for each cost. Downhill, what a cut saves of several costs is added up, each in
         units of what is still to be saved of it.
+    names
+        What the user calls the costs, for errors.
 
     Returns
     -------
@@ -199,13 +206,14 @@ def allocate(curves: Sequence[Curve], cost: Cost | Sequence[Cost], budget: float
     full = np.array([c[0] for c in choices], np.int64)
     if all(cost(full) <= budget for cost, budget in limits):
         return full
-    for spent, most in limits:
+    for (spent, most), name in zip(limits, names or ["the target"] * len(limits), strict=True):
         least = spent([c[-1] for c in choices])
         if least > most:
             asked, reached = most / spent(full), least / spent(full)
             raise TargetError(
-                f"the target keeps {asked:.1%} of the cost; the smallest that can be reached is {reached:.1%}",
-                "ask for more, or allow narrower layers: larger --max-cut, smaller --min-channels, less frozen",
+                f"{name} keeps {asked:.1%} of the cost; the smallest that can be reached is {reached:.1%}",
+                "ask for more, or allow narrower layers: larger --max-cut, smaller --min-channels or --round-to, "
+                "less frozen",
             )
     errors = [curve.error(kept) for curve, kept in zip(curves, choices, strict=True)]
     found = _exchange(_descend(choices, errors, limits), choices, errors, limits)
