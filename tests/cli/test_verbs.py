@@ -120,7 +120,7 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["inspect", "missing.onnx"], 1, "missing.onnx"),
         (["prune", "net.onnx", "--data", "missing.npz", "--macs", "0.5", "-o", "failed.onnx"], 1, "missing.npz"),
-        (["prune", "net.onnx", "--data", "samples.npz", "--params", "2", "-o", "failed.onnx"], 3, "the target keeps"),
+        (["prune", "net.onnx", "--data", "samples.npz", "--params", "2", "-o", "failed.onnx"], 3, "--params keeps"),
         ([*PRUNE, "-o", "failed.onnx", "--report", "out.pdf"], 2, "out.pdf"),
         ([*PRUNE, "-o", "net.onnx", "--force"], 1, "net.onnx"),
         (["apply", "net.onnx", "samples.npz", "-o", "failed.onnx"], 1, "samples.npz"),
