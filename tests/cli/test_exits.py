@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -48,6 +49,23 @@ def test_no_hint_no_line(capsys: pytest.CaptureFixture[str]) -> None:
 def test_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_what_others_make_of_an_interrupt_is_one(capsys: pytest.CaptureFixture[str], sent: signal.Signals) -> None:
+    def verb() -> None:
+        try:
+            signal.raise_signal(sent)
+        except KeyboardInterrupt:
+            raise errors.DataError("the file is broken") from None
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for _ in range(2):
+        with pytest.raises(typer.Exit) as caught:
+            exits(verb)()
+        assert caught.value.exit_code == 130
+        assert capsys.readouterr().err == "error: interrupted; nothing more is written\n"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_bug_shows_its_traceback_and_asks_for_a_report(capsys: pytest.CaptureFixture[str]) -> None:
