@@ -208,8 +208,9 @@ def test_less_is_aimed_at_where_a_result_is_too_slow(
         assert run.notes == ["before", *again, "of an attempt"]
 
 
-def test_a_latency_missed_in_the_end_is_corrected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    measured, allocate, out, aims = outcome.confirm_latency, pipeline.allocate_widths, tmp_path / "out.onnx", []
+def missed_once(monkeypatch: pytest.MonkeyPatch, chooser: str, out: Path) -> list[tuple[Target, ...]]:
+    """The first latency confirmed is refused; the targets that the widths are chosen by, each time."""
+    measured, choose, aims = outcome.confirm_latency, getattr(pipeline, chooser), list[tuple[Target, ...]]()
     misses = iter([LatencyError("too slow", share=1.02)])
 
     def confirm(*arguments: object) -> Latency:
@@ -218,45 +219,31 @@ def test_a_latency_missed_in_the_end_is_corrected(monkeypatch: pytest.MonkeyPatc
         assert not out.exists()
         return measured(*arguments)  # type: ignore[arg-type]
 
-    def allocated(*arguments: object) -> object:
+    def chosen(*arguments: object) -> object:
         aims.append(arguments[2].targets)  # type: ignore[attr-defined]
-        return allocate(*arguments)  # type: ignore[arg-type]
+        return choose(*arguments)
 
     monkeypatch.setattr(outcome, "confirm_latency", confirm)
-    monkeypatch.setattr(pipeline, "allocate_widths", allocated)
-    options = PruneOptions(Target("latency", 0.9), round_to=64)
-    result = pipeline.prune(wide_net(32), wide_samples(32), options, output=out)
-    assert aims == [(Target("latency", 0.9),), (Target("latency", 0.9).times(0.99 / 1.02),)]
-    assert result.plan.targets == (Target("latency", 0.9),)
+    monkeypatch.setattr(pipeline, chooser, chosen)
+    return aims
+
+
+@pytest.mark.parametrize(("chooser", "more"), [("allocate_widths", ()), ("find_choice", (MaxDrop(0.9, "error"),))])
+def test_a_latency_missed_in_the_end_is_corrected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, chooser: str, more: tuple[MaxDrop, ...]
+) -> None:
+    out, target = tmp_path / "out.onnx", Target("latency", 0.9)
+    aims = missed_once(monkeypatch, chooser, out)
+    others = {name: np.concatenate([-array, array, 2 * array]) for name, array in wide_samples(32).items()}
+    options = PruneOptions((target, *more), round_to=64)
+    result = pipeline.prune(wide_net(32), wide_samples(32), options, output=out, evaluate=others)
+    assert aims == [(target,), (target.times(0.99 / 1.02),)]
+    assert result.plan.targets == (target, *more)
     assert "Widths were chosen again, for less: too slow." in result.summary.notes
+    assert (result.summary.drop is not None) == bool(more)
     assert result.summary.comparison is not None
     assert result.summary.comparison.latency[0].ratio <= 0.9
     assert out.exists()
-
-
-def test_a_latency_missed_under_a_drop_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured, find, aims = outcome.confirm_latency, pipeline.find_choice, []
-    misses = iter([LatencyError("too slow", share=1.02)])
-
-    def confirm(*arguments: object) -> Latency:
-        for miss in misses:
-            raise miss
-        return measured(*arguments)  # type: ignore[arg-type]
-
-    def choice(*arguments: object) -> object:
-        aims.append(arguments[2].targets)  # type: ignore[attr-defined]
-        return find(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(outcome, "confirm_latency", confirm)
-    monkeypatch.setattr(pipeline, "find_choice", choice)
-    options = PruneOptions((Target("latency", 0.9), MaxDrop(0.9, "error")), round_to=64)
-    others = {name: np.concatenate([-array, array, 2 * array]) for name, array in wide_samples(32).items()}
-    result = pipeline.prune(wide_net(32), wide_samples(32), options, evaluate=others)
-    assert aims == [(Target("latency", 0.9),), (Target("latency", 0.9).times(0.99 / 1.02),)]
-    assert "Widths were chosen again, for less: too slow." in result.summary.notes
-    assert result.summary.drop is not None
-    assert result.summary.comparison is not None
-    assert result.summary.comparison.latency[0].ratio <= 0.9
 
 
 def test_a_sweep_leaves_out_what_misses_its_latency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

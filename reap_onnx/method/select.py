@@ -136,31 +136,31 @@ class Sensitivity:
         self._highest = {name: _highest(values) for name, values in outputs.items() if values.ndim == 2}
         self._reference = {name: self._counted(name, values) for name, values in outputs.items()}
 
+    def first(self, path: GroupPath) -> int:
+        """Index of the first node that changes where half of a group goes."""
+        return first_changed(self._trace, _removed(path), layers_to_refit([path.group]))
+
     def weigh(
         self, items: Sequence[tuple[GroupPath, Statistics]], advance: Callable[[int], None] = lambda _: None
     ) -> list[float]:
         """The weight of every path, given the statistics of the layers that read its group; 1 for one without error.
 
-        What lies before the first node that a group changes is run once for all groups.
+        Paths come in the order of :meth:`first`: what lies before that node is run once for all of them.
         """
-        trace, options, names = self._trace, self._options, list(self._reference)
-        memory, weights = memory_limit(options.memory) // 4, [1.0] * len(items)
-        halves = sorted(self._halved(number, path) for number, (path, _) in enumerate(items))
+        trace, options, names, weights = self._trace, self._options, list(self._reference), list[float]()
+        memory = memory_limit(options.memory) // 4
         with Stream(
             trace.network, self._dataset, batch=options.batch, providers=options.providers, memory=memory
         ) as stream:
-            for first, number in halves:
-                path, statistics = items[number]
-                if (error := float(path.path.errors[_half(path)])) > 0:
-                    before = [name for node in trace.network.nodes[:first] for name in node.outputs if name]
+            for path, statistics in items:
+                weight, error = 1.0, float(path.path.errors[_half(path)])
+                if error > 0:
+                    before = [name for node in trace.network.nodes[: self.first(path)] for name in node.outputs if name]
                     runs = list(stream.run(self._without_half(path, statistics), names, names, before))
-                    weights[number] = self._damage(self._floats(runs)) / error
+                    weight = self._damage(self._floats(runs)) / error
+                weights.append(weight)
                 advance(1)
         return weights
-
-    def _halved(self, number: int, path: GroupPath) -> tuple[int, int]:
-        """The first node that changes where half of a group goes; the number."""
-        return first_changed(self._trace, _removed(path), layers_to_refit([path.group])), number
 
     def _without_half(self, path: GroupPath, statistics: Statistics) -> onnx.ModelProto:
         """The network without half of a group, its readers refitted."""
@@ -220,23 +220,13 @@ def weighed(
     advance: Callable[[int], None] = lambda _: None,
     workers: Workers = HERE,
 ) -> list[GroupPath]:
-    """The same paths with their weights measured, ``TOGETHER`` groups read one after the other at a time."""
-    order = sorted(range(len(paths)), key=lambda number: _first_read(paths[number].group))
+    """The same paths with their weights measured, ``TOGETHER`` neighbours in the network at a time."""
+    order = sorted(range(len(paths)), key=lambda number: sensitivity.first(paths[number]))
     runs = [order[start : start + TOGETHER] for start in range(0, len(order), TOGETHER)]
     items = ([(paths[number], statistics_of(paths[number].group, statistics)) for number in run] for run in runs)
-    weights = chain.from_iterable(workers.run(_weigh, sensitivity, items, advance))
+    weights = chain.from_iterable(workers.run(Sensitivity.weigh, sensitivity, items, advance))
     found = dict(zip(order, weights, strict=True))
     return [replace(path, weight=found[number]) for number, path in enumerate(paths)]
-
-
-def _first_read(group: Group) -> int:
-    return min((layer.node.index for layer in layers_to_refit([group])), default=0)
-
-
-def _weigh(
-    sensitivity: Sensitivity, items: Sequence[tuple[GroupPath, Statistics]], advance: Callable[[int], None]
-) -> list[float]:
-    return sensitivity.weigh(items, advance)
 
 
 def curve(path: GroupPath, options: PruneOptions, step: int | None = None) -> Curve:

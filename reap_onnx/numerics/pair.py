@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -157,11 +158,15 @@ def _error(points: Sequence[_Point]) -> float:
     return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
 
 
-_Damped = tuple[Callable[[Doubles], Doubles], float]
+class _Damped(NamedTuple):
+    """``(X'X / count + damping)^-1`` as a function, and the mean square of ``X``."""
+
+    inverse: Callable[[Doubles], Doubles]
+    size: float
 
 
 def _damped(parts: Sequence[Floats], count: int) -> _Damped:
-    """``(X'X / count + damping)^-1`` as a function, by whichever of ``X'X`` and ``XX'`` is smaller; the mean square."""
+    """By whichever of ``X'X`` and ``XX'`` is smaller."""
     columns, rows = parts[0].shape[1], sum(len(part) for part in parts)
     if rows < columns:
         x = np.concatenate(parts).astype(np.float64) / np.sqrt(count)
@@ -176,9 +181,9 @@ def _damped(parts: Sequence[Floats], count: int) -> _Damped:
     gram[np.diag_indices_from(gram)] += damping
     if rows < columns:
         lower = factor(gram)
-        return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping), size
+        return _Damped(lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping), size)
     whole = inverse(factor(gram))
-    return lambda right: np.asarray(whole @ right), size
+    return _Damped(lambda right: np.asarray(whole @ right), size)
 
 
 def _step(
@@ -200,14 +205,9 @@ def _step(
             sums += join(*gradient)
         return sums / count
 
-    (inverse_first, size_first), (inverse_second, size_second) = (
-        of_first,
-        _damped([point.read for point in points], count),
-    )
-    reached = _reached(points)
-    damping = join(
-        np.full(first.shape, ridge * size_first * reached.mean()), np.full(second.shape, ridge * size_second)
-    )
+    of_second, reached = _damped([point.read for point in points], count), _reached(points)
+    ridges = ridge * of_first.size * reached.mean(), ridge * of_second.size
+    damping = join(np.full(first.shape, ridges[0]), np.full(second.shape, ridges[1]))
 
     def curvature(vector: Doubles) -> Doubles:
         one, two = (part.astype(np.float32) for part in split(vector))
@@ -215,7 +215,7 @@ def _step(
 
     def precondition(vector: Doubles) -> Doubles:
         one, two = split(vector)
-        return join(inverse_first(one) / reached, inverse_second(two))
+        return join(of_first.inverse(one) / reached, of_second.inverse(two))
 
     downhill = -mean(in_parallel(lambda point: point.pull(point.error), points))
     return split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))

@@ -76,8 +76,10 @@ def measure_latency(
 def latency_of(batch: int, original: Sequence[float], pruned: Sequence[float]) -> Latency:
     """The latency of two models that took so many seconds a run, in each of some rounds."""
     found = Latency(batch, 1e3 * median(original), 1e3 * median(pruned), len(original))
-    low, high = np.quantile(np.divide(pruned, original), [0.25, 0.75])
-    return replace(found, spread=float(high - low) / 2 / found.ratio)
+    return replace(
+        found,
+        spread=_half_range([after / before for before, after in zip(original, pruned, strict=True)]) / found.ratio,
+    )
 
 
 def load_sessions(
@@ -131,13 +133,19 @@ def measure_pairs(
 def middle_pair(found: Sequence[Latency], *, absolute: bool = False) -> Latency:
     """The pair whose ratio is the median, of two in the middle the larger; its rounds are those of all.
 
-    It spreads as far as a pair does on average, or as the pairs do, whichever is more. ``absolute``: the pair whose
+    It spreads as far as a pair in the middle does, or as the pairs do, whichever is more. ``absolute``: the pair whose
     pruned model takes the median time.
     """
     middle = sorted(found, key=lambda latency: latency.pruned_ms if absolute else latency.ratio)[len(found) // 2]
-    low, high = np.quantile([latency.ratio for latency in found], [0.25, 0.75])
-    spread = max(median(latency.spread for latency in found), float(high - low) / 2 / middle.ratio)
+    apart = _half_range([latency.ratio for latency in found]) / middle.ratio
+    spread = max(apart, median(latency.spread for latency in found))
     return replace(middle, rounds=sum(latency.rounds for latency in found), spread=spread)
+
+
+def _half_range(values: Sequence[float]) -> float:
+    """Half of the range that the middle half of the values lie in."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(high - low) / 2
 
 
 def _runs_in_a_turn(session: Session, feeds: dict[str, np.ndarray]) -> int:
