@@ -28,7 +28,7 @@ SHARE = 32  # bytes of the memory for each of them, for there are some seven oth
 WEIGHTS = 32_000_000  # and in the weights of both
 CHUNK = 2_000_000  # numbers in the rows of either layer worked on at a time: with fewer, calls outweigh the work
 AGAIN = 0.7  # a round that leaves less than this share of the error is followed by another
-PRIOR = 640  # rows that the weights as they are count for, in the ridge: few rows move them less
+RIDGES = 0.01, 0.3  # relative: the least, and the largest where halves of the samples want different weights
 
 Constants = Mapping[Slot, np.ndarray]
 
@@ -118,7 +118,7 @@ def refit_couple(
         batches,
         first.matrix,
         second.matrix,
-        ridge=PRIOR / sum(len(some.total) for some in batches),
+        ridges=RIDGES,
         rounds=method.pair_rounds,
         again=AGAIN,
         steps=method.pair_steps,

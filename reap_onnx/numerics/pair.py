@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,8 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 _HALVINGS = 5  # of a step, until the error falls
-_DAMPING = 1e-3  # of the mean of a Gram matrix's diagonal, in the preconditioner
+_DAMPING = 1e-3  # of the mean of a Gram matrix's diagonal, in the preconditioner at least
+_NOISE = 0.03  # times noise over signal of the first gradient is the ridge; chosen on samples that calibrate nothing
 _PROBED = 8_000  # rows by which the preconditioner sees how much of an error reaches the first layer
 
 
@@ -69,7 +69,7 @@ def refit_pair(
     first: Doubles,
     second: Doubles,
     *,
-    ridge: float,
+    ridges: tuple[float, float],
     rounds: int,
     steps: int,
     gain: float = 0.0,
@@ -83,12 +83,15 @@ def refit_pair(
     the error falls. What the activation behind the second layer hides is no error, as in
     :func:`~reap_onnx.numerics.refit.refit_clipped`.
 
+    How far the weights may go from where they start depends on what the samples say: where halves of them pull the
+    first layer in different ways, little of that holds for others, and the ridge is larger (:func:`noise`).
+
     Parameters
     ----------
     first : (D1, k), second : (D2 + 1, M) float64
         Weights to start from, the constant's row last.
-    ridge
-        Relative weight of the squared change of the weights, in every round.
+    ridges
+        The least and the largest relative weight of the squared change of the weights in a round.
     rounds, steps
         Gauss-Newton rounds at most, and conjugate gradients in each at most.
     gain
@@ -98,9 +101,12 @@ def refit_pair(
     """
     points = _points(pair, batches, first, second)
     error = _error(points)
-    of_first = _damped([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
+    of_first = _Inputs([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
+    ridge = 0.0
     for _ in range(rounds):
-        change = _step(points, of_first, first, second, ridge, steps, gain)
+        halves = [_pulled(points[half::2], lambda point: point.error) for half in (0, 1)]
+        ridge = ridge or _ridge(points, halves, of_first, ridges)
+        change = _step(points, halves[0] + halves[1], of_first, ridge, steps, gain)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
             there = _points(pair, batches, *trial)
@@ -158,67 +164,106 @@ def _error(points: Sequence[_Point]) -> float:
     return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
 
 
-class _Damped(NamedTuple):
-    """``(X'X / count + damping)^-1`` as a function, and the mean square of ``X``."""
+class _Inputs:
+    """What a layer reads, the rows ``X`` of all batches: ``X'X / count``, or ``XX' / count`` where that is smaller."""
 
-    inverse: Callable[[Doubles], Doubles]
-    size: float
+    def __init__(self, parts: Sequence[Floats], count: int) -> None:
+        columns, rows = parts[0].shape[1], sum(len(part) for part in parts)
+        self._x: Doubles | None = None
+        if rows < columns:
+            self._x = np.concatenate(parts).astype(np.float64) / np.sqrt(count)
+            self._gram = self._x @ self._x.T
+        else:
+            self._gram = np.zeros((columns, columns))
+            for product in in_parallel(lambda part: part.T @ part, parts):
+                self._gram += product
+            self._gram /= count
+        self.size = float(np.trace(self._gram)) / columns  # mean square of a column
+
+    def inverse(self, damping: float) -> Callable[[Doubles], Doubles]:
+        """``(X'X / count + damping)^-1`` as a function; ``damping`` in units of ``size``."""
+        x, least = self._x, damping * self.size
+        damped = self._gram + least * np.eye(len(self._gram))
+        if x is None:
+            whole = inverse(factor(damped))
+            return lambda right: np.asarray(whole @ right)
+        lower = factor(damped)
+        return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / least)
 
 
-def _damped(parts: Sequence[Floats], count: int) -> _Damped:
-    """By whichever of ``X'X`` and ``XX'`` is smaller."""
-    columns, rows = parts[0].shape[1], sum(len(part) for part in parts)
-    if rows < columns:
-        x = np.concatenate(parts).astype(np.float64) / np.sqrt(count)
-        gram = x @ x.T
-    else:
-        gram = np.zeros((columns, columns))
-        for product in in_parallel(lambda part: part.T @ part, parts):
-            gram += product
-        gram /= count
-    size = float(np.trace(gram)) / columns
-    damping = _DAMPING * size
-    gram[np.diag_indices_from(gram)] += damping
-    if rows < columns:
-        lower = factor(gram)
-        return _Damped(lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping), size)
-    whole = inverse(factor(gram))
-    return _Damped(lambda right: np.asarray(whole @ right), size)
+def _pulled(points: Sequence[_Point], gradient: Callable[[_Point], Floats]) -> Doubles:
+    """Sum over the batches of the gradients of both weights, side by side, of gradients of what comes out."""
+    sums = np.zeros(1)
+    for one, two in in_parallel(lambda point: point.pull(gradient(point)), points):
+        sums = sums + np.concatenate([np.ravel(one), np.ravel(two)], dtype=np.float64)
+    return sums
+
+
+def _ridge(
+    points: Sequence[_Point], halves: Sequence[Doubles], of_first: _Inputs, ridges: tuple[float, float]
+) -> float:
+    """The ridge that the samples call for; the largest where they cannot be halved."""
+    least, most = ridges
+    if least == most or len(points) == 1:
+        return most
+    solved, reached = of_first.inverse(max(least, _DAMPING)), _reached(points)
+    shape = points[0].rows.shape[1], len(reached)
+    one, two = (
+        half[: shape[0] * shape[1]].reshape(shape) / sum(len(point.read) for point in points[start::2])
+        for start, half in enumerate(halves)
+    )
+    return float(np.clip(_NOISE * noise(one, two, lambda gradient: solved(gradient) / reached), least, most))
+
+
+def noise(one: Doubles, two: Doubles, metric: Callable[[Doubles], Doubles]) -> float:
+    """Of a mean gradient: the squared part that is chance, over the squared part that other samples share.
+
+    Two halves of the samples have the same expectation and independent errors: their product is what is common to
+    all samples, the square of half of their difference the error of their mean. With the inverse of the curvature
+    for a metric, noise over signal is the best ridge, relative to the mean curvature, where changes of all weights
+    are equally likely beforehand (the ratio of variances of Hoerl, Kennard & Baldwin, 1975).
+
+    Parameters
+    ----------
+    one, two
+        Mean gradients over either half, of one shape.
+    metric
+        Gradient -> the metric times it; symmetric, positive definite.
+
+    Returns
+    -------
+    float
+        Infinite where the halves have nothing in common.
+    """
+    common, difference = float((one * metric(two)).sum()), (one - two) / 2
+    return float((difference * metric(difference)).sum()) / common if common > 0 else np.inf
 
 
 def _step(
-    points: Sequence[_Point], of_first: _Damped, first: Doubles, second: Doubles, ridge: float, steps: int, gain: float
+    points: Sequence[_Point], gradient: Doubles, of_first: _Inputs, ridge: float, steps: int, gain: float
 ) -> tuple[Doubles, Doubles]:
     """The Gauss-Newton step; ``of_first`` is of what the first layer reads, which stays from round to round."""
     count = sum(len(point.read) for point in points)
-    cut = first.size
+    of_second, reached = _Inputs([point.read for point in points], count), _reached(points)
+    shape, features = (points[0].rows.shape[1], len(reached)), points[0].error.shape[1]
+    cut = shape[0] * shape[1]
 
     def split(vector: Doubles) -> tuple[Doubles, Doubles]:
-        return vector[:cut].reshape(first.shape), vector[cut:].reshape(second.shape)
+        return vector[:cut].reshape(shape), vector[cut:].reshape(-1, features)
 
-    def join(one: npt.ArrayLike, two: npt.ArrayLike) -> Doubles:
-        return np.concatenate([np.ravel(one), np.ravel(two)]).astype(np.float64)
-
-    def mean(gradients: Sequence[tuple[Floats, Floats]]) -> Doubles:
-        sums = join(np.zeros(first.shape), np.zeros(second.shape))
-        for gradient in gradients:
-            sums += join(*gradient)
-        return sums / count
-
-    of_second, reached = _damped([point.read for point in points], count), _reached(points)
-    ridges = ridge * of_first.size * reached.mean(), ridge * of_second.size
-    damping = join(np.full(first.shape, ridges[0]), np.full(second.shape, ridges[1]))
+    damping = np.full(len(gradient), ridge * of_second.size)
+    damping[:cut] = ridge * of_first.size * reached.mean()
+    solved = [layer.inverse(max(ridge, _DAMPING)) for layer in (of_first, of_second)]
 
     def curvature(vector: Doubles) -> Doubles:
         one, two = (part.astype(np.float32) for part in split(vector))
-        return mean(in_parallel(lambda point: point.pull(point.forward(one, two)), points)) + damping * vector
+        return _pulled(points, lambda point: point.forward(one, two)) / count + damping * vector
 
     def precondition(vector: Doubles) -> Doubles:
         one, two = split(vector)
-        return join(of_first.inverse(one) / reached, of_second.inverse(two))
+        return np.concatenate([np.ravel(solved[0](one) / reached), np.ravel(solved[1](two))])
 
-    downhill = -mean(in_parallel(lambda point: point.pull(point.error), points))
-    return split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))
+    return split(conjugate_gradients(curvature, -gradient / count, precondition, steps=steps, gain=gain))
 
 
 def conjugate_gradients(

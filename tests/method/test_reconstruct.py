@@ -13,12 +13,11 @@ from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method import pairs, problems
+from reap_onnx.method import problems
 from reap_onnx.method.problems import layers_to_refit, refitted
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import error_paths
 from reap_onnx.model.edit import with_constants
-from reap_onnx.numerics.pair import refit_pair
 from reap_onnx.options import Method, PruneOptions, Target
 from reap_onnx.runtime import waves
 from reap_onnx.runtime.session import Session
@@ -108,24 +107,6 @@ def test_layers_refitted_in_pairs_beat_layers_refitted_one_by_one(measured):
     _, together = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
     _, alone = reconstruct(trace, paths, kept, taps, dataset, with_method(pair_rows=0))
     assert error(trace, together) < 0.95 * error(trace, alone)
-
-
-@pytest.mark.parametrize("rows", [1_000, 4_000])
-def test_few_rows_move_pairs_less(measured, monkeypatch, rows):
-    """The weights as they were count for as many rows, however many there are."""
-    trace, paths, taps, _, dataset = measured
-    kept, given = [len(path.group.units) // 2 for path in paths], []
-
-    def spy(pair, batches, *weights, ridge, **how):
-        given.append((ridge, sum(len(batch.total) for batch in batches)))
-        return refit_pair(pair, batches, *weights, ridge=ridge, **how)
-
-    monkeypatch.setattr(pairs, "refit_pair", spy)
-    reconstruct(trace, paths, kept, taps, dataset, with_method(pair_rows=rows))
-    assert given
-    for ridge, count in given:
-        assert rows / 2 < count <= rows
-        assert ridge * count == pytest.approx(pairs.PRIOR)
 
 
 def test_refitting_on_what_the_pruned_network_feeds_pays(measured):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from reap_onnx.numerics.linearize import Operator, pointwise
-from reap_onnx.numerics.pair import Batch, Pair, conjugate_gradients, refit_pair
+from reap_onnx.numerics.pair import Batch, Pair, conjugate_gradients, noise, refit_pair
 from reap_onnx.numerics.patches import col2im, im2col
 from reap_onnx.numerics.rows import Window
 
@@ -56,7 +58,7 @@ def test_a_planted_network_is_found_again(low: float) -> None:
     batches = samples(rng, 5, (first, second))
     start = first + 0.05 * rng.standard_normal(first.shape), second + 0.05 * rng.standard_normal(second.shape)
     before = error(batches, *start, low)
-    found = refit_pair(pair(low=low), batches, *start, ridge=1e-4, rounds=4, steps=30)
+    found = refit_pair(pair(low=low), batches, *start, ridges=(1e-4, 1e-4), rounds=4, steps=30)
     assert error(batches, *found, low) < 1e-3 * before
 
 
@@ -69,7 +71,7 @@ def test_the_last_layer_alone_is_least_squares() -> None:
     read = np.concatenate([im2col(np.ones(b.shape, np.float32), WINDOW) for b in batches])
     rows = np.concatenate([read, np.ones((len(read), 1))], axis=1)
     expected = rows @ np.linalg.lstsq(rows, np.concatenate([b.total for b in batches]), rcond=None)[0]
-    _first, second = refit_pair(pair(dead), batches, *weights(rng), ridge=1e-7, rounds=3, steps=60)
+    _first, second = refit_pair(pair(dead), batches, *weights(rng), ridges=(1e-7, 1e-7), rounds=3, steps=60)
     assert np.abs(rows @ second - expected).max() < 1e-2 * np.abs(expected).max()
 
 
@@ -81,7 +83,7 @@ def test_the_error_never_rises() -> None:
         start = weights(rng, 3)
         last = error(batches, *start, 0.0)
         for rounds in (1, 2, 3):
-            found = refit_pair(pair(low=0.0), batches, *start, ridge=1e-3, rounds=rounds, steps=6)
+            found = refit_pair(pair(low=0.0), batches, *start, ridges=(1e-3, 1e-3), rounds=rounds, steps=6)
             assert error(batches, *found, 0.0) <= last * (1 + 1e-6)
             last = error(batches, *found, 0.0)
 
@@ -89,7 +91,7 @@ def test_the_error_never_rises() -> None:
 def test_what_is_right_stays() -> None:
     rng = np.random.default_rng(2)
     truth = weights(rng)
-    found = refit_pair(pair(), samples(rng, 5, truth), *truth, ridge=1e-3, rounds=2, steps=10)
+    found = refit_pair(pair(), samples(rng, 5, truth), *truth, ridges=(1e-3, 1e-3), rounds=2, steps=10)
     for before, after in zip(truth, found, strict=True):
         np.testing.assert_allclose(after, before, atol=1e-4)
 
@@ -97,7 +99,7 @@ def test_what_is_right_stays() -> None:
 def test_it_is_deterministic() -> None:
     rng = np.random.default_rng(3)
     batches, start = samples(rng, 5, weights(rng)), weights(rng)
-    one, two = (refit_pair(pair(), batches, *start, ridge=1e-3, rounds=2, steps=5) for _ in range(2))
+    one, two = (refit_pair(pair(), batches, *start, ridges=(1e-3, 1e-3), rounds=2, steps=5) for _ in range(2))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
 
 
@@ -108,7 +110,7 @@ def test_dead_channels_and_collinear_rows_do_no_harm() -> None:
     first[:, 2] = 0
     first[-1, 2] = -5  # never passes the ReLU
     twins = [Batch(np.hstack([b.rows[:, :-1], b.rows]), b.shape, b.total, b.offset) for b in batches]
-    found = refit_pair(pair(), twins, np.vstack([first[:-1], first]), second, ridge=1e-3, rounds=2, steps=10)
+    found = refit_pair(pair(), twins, np.vstack([first[:-1], first]), second, ridges=(1e-3, 1e-3), rounds=2, steps=10)
     assert all(np.isfinite(part).all() for part in found)
 
 
@@ -116,7 +118,7 @@ def test_another_round_follows_one_that_paid() -> None:
     rng = np.random.default_rng(5)
     batches, start = samples(rng, 5, weights(rng)), weights(rng)
     once, twice, done, on = (
-        refit_pair(pair(), batches, *start, ridge=1e-3, rounds=rounds, again=again, steps=3)[0]
+        refit_pair(pair(), batches, *start, ridges=(1e-3, 1e-3), rounds=rounds, again=again, steps=3)[0]
         for rounds, again in ((1, 1.0), (2, 1.0), (2, 0.0), (2, 0.999))
     )
     assert np.array_equal(done, once)
@@ -130,8 +132,45 @@ def test_fewer_rows_than_columns_lower_the_error_too() -> None:
     truth, start = (weights(rng, 40) for _ in range(2))
     batches = samples(rng, 40, truth, count=1)
     assert sum(len(batch.rows) for batch in batches) < len(truth[1])
-    found = refit_pair(pair(), batches, *start, ridge=1e-3, rounds=2, steps=10)
+    found = refit_pair(pair(), batches, *start, ridges=(1e-3, 1e-3), rounds=2, steps=10)
     assert error(batches, *found) < 0.2 * error(batches, *start)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 1.0, 10.0])
+def test_noise_over_signal_is_the_ratio_that_gradients_were_made_with(ratio: float) -> None:
+    """Gradients ``A w`` of weights of variance 1, and errors of their mean of the covariance ``ratio * A``."""
+    rng = np.random.default_rng(8)
+    size, root = 400, rng.standard_normal((400, 400)) / 20
+    matrix = root @ root.T + 0.1 * np.eye(size)
+    half = np.linalg.cholesky(matrix)
+    inverse, found = np.linalg.inv(matrix), []
+    for _ in range(40):
+        true = matrix @ rng.standard_normal((size, 1))
+        one, two = (true + np.sqrt(2 * ratio) * half @ rng.standard_normal((size, 1)) for _ in range(2))
+        found.append(noise(one, two, lambda gradient: inverse @ gradient))
+    assert np.median(found) == pytest.approx(ratio, rel=0.2)
+
+
+def test_halves_with_nothing_in_common_are_all_noise() -> None:
+    rng = np.random.default_rng(9)
+    one = rng.standard_normal((5, 3))
+    assert noise(one, -one, lambda gradient: gradient) == np.inf
+    assert noise(one, one, lambda gradient: gradient) == 0
+
+
+def test_what_halves_of_the_samples_disagree_on_is_not_followed() -> None:
+    """Errors without a pattern get the largest ridge, those that other weights would undo the least."""
+    rng = np.random.default_rng(10)
+    truth = weights(rng)
+    exact = samples(rng, 5, truth)
+    noisy = [replace(b, total=b.total + 0.1 * rng.standard_normal(b.total.shape, dtype=np.float32)) for b in exact]
+    off = truth[0] + 0.05 * rng.standard_normal(truth[0].shape), truth[1]
+    for batches, start, ridge in ((noisy, truth, 0.3), (exact, off, 0.01)):
+        found, expected = (
+            refit_pair(pair(), batches, *start, ridges=ridges, rounds=1, steps=10)
+            for ridges in ((0.01, 0.3), (ridge, ridge))
+        )
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_conjugate_gradients_solve_and_end_where_little_is_won() -> None:
