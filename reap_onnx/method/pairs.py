@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -60,11 +61,11 @@ class Shelf:
         self._chunk = max(1, min(CHUNK // (self._places(layer) * self._columns(layer)) for layer in layers))
 
     def add(self, batches: Iterable[Sample]) -> None:
-        """Keep the samples of some batches, those that ``whole`` asks for, in pieces for the cores."""
+        """Keep the samples of some batches, those that ``whole`` asks for, in even pieces for the cores."""
         for data, total, other in batches:
-            for start in range(0, len(total), self._chunk):
-                some = slice(start, start + self._chunk)
-                self.samples.append((data[some], total[some], None if other is None else other[some]))
+            for some in np.array_split(np.arange(len(total)), math.ceil(len(total) / self._chunk)):
+                part = slice(some[0], some[-1] + 1)
+                self.samples.append((data[part], total[part], None if other is None else other[part]))
 
     def _places(self, layer: Layer) -> int:
         assert layer.geometry is not None

@@ -84,7 +84,8 @@ def refit_pair(
     :func:`~reap_onnx.numerics.refit.refit_clipped`.
 
     How far the weights may go from where they start depends on what the samples say: where halves of them pull the
-    first layer in different ways, little of that holds for others, and the ridge is larger (:func:`noise`).
+    first layer in different ways, little of that holds for others, and the ridge is larger (:func:`noise`). It is
+    measured once, where the weights start; a single batch cannot tell, and has the largest.
 
     Parameters
     ----------
@@ -101,12 +102,14 @@ def refit_pair(
     """
     points = _points(pair, batches, first, second)
     error = _error(points)
-    of_first = _Inputs([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
-    ridge = 0.0
+    reads = _Inputs([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
+    least = max(ridges[0], _DAMPING)
+    solved = reads.damped(least)
+    ridge = _ridge(points, solved, ridges)
+    if ridge > least:
+        solved = reads.damped(ridge)
     for _ in range(rounds):
-        halves = [_pulled(points[half::2], lambda point: point.error) for half in (0, 1)]
-        ridge = ridge or _ridge(points, halves, of_first, ridges)
-        change = _step(points, halves[0] + halves[1], of_first, ridge, steps, gain)
+        change = _step(points, solved, reads.size, ridge, steps, gain)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
             there = _points(pair, batches, *trial)
@@ -164,6 +167,13 @@ def _error(points: Sequence[_Point]) -> float:
     return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
 
 
+def _total(parts: Sequence[Floats]) -> Doubles:
+    total = parts[0].astype(np.float64)
+    for part in parts[1:]:
+        total += part
+    return total
+
+
 class _Inputs:
     """What a layer reads, the rows ``X`` of all batches: ``X'X / count``, or ``XX' / count`` where that is smaller."""
 
@@ -180,90 +190,98 @@ class _Inputs:
             self._gram /= count
         self.size = float(np.trace(self._gram)) / columns  # mean square of a column
 
-    def inverse(self, damping: float) -> Callable[[Doubles], Doubles]:
-        """``(X'X / count + damping)^-1`` as a function; ``damping`` in units of ``size``."""
-        x, least = self._x, damping * self.size
-        damped = self._gram + least * np.eye(len(self._gram))
-        if x is None:
-            whole = inverse(factor(damped))
-            return lambda right: np.asarray(whole @ right)
-        lower = factor(damped)
-        return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / least)
+    def damped(self, share: float) -> Callable[[Doubles], Doubles]:
+        """``(X'X / count + share * size)^-1`` as a function."""
+        x, damping, gram = self._x, share * self.size, self._gram.copy()
+        gram[np.diag_indices_from(gram)] += damping
+        lower = factor(gram)
+        if x is not None:
+            return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping)
+        whole = inverse(lower)
+        return lambda right: np.asarray(whole @ right)
 
 
-def _pulled(points: Sequence[_Point], gradient: Callable[[_Point], Floats]) -> Doubles:
-    """Sum over the batches of the gradients of both weights, side by side, of gradients of what comes out."""
-    sums = np.zeros(1)
-    for one, two in in_parallel(lambda point: point.pull(gradient(point)), points):
-        sums = sums + np.concatenate([np.ravel(one), np.ravel(two)], dtype=np.float64)
-    return sums
-
-
-def _ridge(
-    points: Sequence[_Point], halves: Sequence[Doubles], of_first: _Inputs, ridges: tuple[float, float]
-) -> float:
-    """The ridge that the samples call for; the largest where they cannot be halved."""
+def _ridge(points: Sequence[_Point], solved: Callable[[Doubles], Doubles], ridges: tuple[float, float]) -> float:
+    """The ridge that the samples call for; ``solved`` is the damped inverse for what the first layer reads."""
     least, most = ridges
     if least == most or len(points) == 1:
         return most
-    solved, reached = of_first.inverse(max(least, _DAMPING)), _reached(points)
-    shape = points[0].rows.shape[1], len(reached)
+    reached = _reached(points)
+    rows = [sum(len(point.read) for point in points[half::2]) for half in (0, 1)]
     one, two = (
-        half[: shape[0] * shape[1]].reshape(shape) / sum(len(point.read) for point in points[start::2])
-        for start, half in enumerate(halves)
+        _total(in_parallel(lambda point: point.rows.T @ point.backward(point.error), points[half::2])) / count
+        for half, count in enumerate(rows)
     )
-    return float(np.clip(_NOISE * noise(one, two, lambda gradient: solved(gradient) / reached), least, most))
+    found = noise(one, two, rows[0] / sum(rows), lambda gradient: solved(gradient) / reached)
+    return float(np.clip(_NOISE * found, least, most))
 
 
-def noise(one: Doubles, two: Doubles, metric: Callable[[Doubles], Doubles]) -> float:
+def noise(one: Doubles, two: Doubles, share: float, metric: Callable[[Doubles], Doubles]) -> float:
     """Of a mean gradient: the squared part that is chance, over the squared part that other samples share.
 
-    Two halves of the samples have the same expectation and independent errors: their product is what is common to
-    all samples, the square of half of their difference the error of their mean. With the inverse of the curvature
-    for a metric, noise over signal is the best ridge, relative to the mean curvature, where changes of all weights
-    are equally likely beforehand (the ratio of variances of Hoerl, Kennard & Baldwin, 1975).
+    Two parts of the samples have the same expectation and independent errors: their product is what is common to
+    all samples, the square of their difference tells the error of the mean of all. Were the curvature known exactly,
+    and changes of all weights equally likely beforehand, this would be the best ridge, relative to the mean
+    curvature. Neither is so: curvature comes from the same samples, so that few rows for the columns raise the ratio
+    by themselves, and ending early holds weights back, too. A part of it does better (``_NOISE``).
 
     Parameters
     ----------
     one, two
-        Mean gradients over either half, of one shape.
+        Mean gradients over either part, of one shape.
+    share
+        Of the first part among the samples, above 0 and below 1.
     metric
-        Gradient -> the metric times it; symmetric, positive definite.
+        Gradient -> the inverse of the curvature, or something like it, times it; symmetric, positive definite.
 
     Returns
     -------
     float
-        Infinite where the halves have nothing in common.
+        Infinite where the parts have nothing in common.
     """
-    common, difference = float((one * metric(two)).sum()), (one - two) / 2
-    return float((difference * metric(difference)).sum()) / common if common > 0 else np.inf
+    common, difference = float((one * metric(two)).sum()), one - two
+    chance = share * (1 - share) * float((difference * metric(difference)).sum())
+    return chance / common if common > 0 else np.inf
 
 
 def _step(
-    points: Sequence[_Point], gradient: Doubles, of_first: _Inputs, ridge: float, steps: int, gain: float
+    points: Sequence[_Point],
+    solved: Callable[[Doubles], Doubles],
+    size: float,
+    ridge: float,
+    steps: int,
+    gain: float,
 ) -> tuple[Doubles, Doubles]:
-    """The Gauss-Newton step; ``of_first`` is of what the first layer reads, which stays from round to round."""
-    count = sum(len(point.read) for point in points)
+    """The Gauss-Newton step; the damped inverse and the mean square of what the first layer reads are given."""
+    count, reads = sum(len(point.read) for point in points), points[0].rows.shape[1]
     of_second, reached = _Inputs([point.read for point in points], count), _reached(points)
-    shape, features = (points[0].rows.shape[1], len(reached)), points[0].error.shape[1]
-    cut = shape[0] * shape[1]
+    cut, features = reads * len(reached), points[0].error.shape[1]
+    solved_second = of_second.damped(max(ridge, _DAMPING))
 
     def split(vector: Doubles) -> tuple[Doubles, Doubles]:
-        return vector[:cut].reshape(shape), vector[cut:].reshape(-1, features)
+        return vector[:cut].reshape(reads, -1), vector[cut:].reshape(-1, features)
 
-    damping = np.full(len(gradient), ridge * of_second.size)
-    damping[:cut] = ridge * of_first.size * reached.mean()
-    solved = [layer.inverse(max(ridge, _DAMPING)) for layer in (of_first, of_second)]
+    def join(one: npt.ArrayLike, two: npt.ArrayLike) -> Doubles:
+        return np.concatenate([np.ravel(one), np.ravel(two)], dtype=np.float64)
+
+    def pulled(gradient: Callable[[_Point], Floats]) -> Doubles:
+        """Mean over the rows of the gradient of both weights, of a gradient of what comes out of each batch."""
+        first, second = zip(*in_parallel(lambda point: point.pull(gradient(point)), points), strict=True)
+        return join(_total(first), _total(second)) / count
+
+    downhill = -pulled(lambda point: point.error)
+    damping = np.full(len(downhill), ridge * of_second.size)
+    damping[:cut] = ridge * size * reached.mean()
 
     def curvature(vector: Doubles) -> Doubles:
         one, two = (part.astype(np.float32) for part in split(vector))
-        return _pulled(points, lambda point: point.forward(one, two)) / count + damping * vector
+        return pulled(lambda point: point.forward(one, two)) + damping * vector
 
     def precondition(vector: Doubles) -> Doubles:
         one, two = split(vector)
-        return np.concatenate([np.ravel(solved[0](one) / reached), np.ravel(solved[1](two))])
+        return join(solved(one) / reached, solved_second(two))
 
-    return split(conjugate_gradients(curvature, -gradient / count, precondition, steps=steps, gain=gain))
+    return split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))
 
 
 def conjugate_gradients(

@@ -14,6 +14,7 @@ from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method import problems
+from reap_onnx.method.pairs import Shelf
 from reap_onnx.method.problems import layers_to_refit, refitted
 from reap_onnx.method.reconstruct import reconstruct
 from reap_onnx.method.select import error_paths
@@ -107,6 +108,21 @@ def test_layers_refitted_in_pairs_beat_layers_refitted_one_by_one(measured):
     _, together = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
     _, alone = reconstruct(trace, paths, kept, taps, dataset, with_method(pair_rows=0))
     assert error(trace, together) < 0.95 * error(trace, alone)
+
+
+def test_samples_for_pairs_come_in_even_pieces(measured):
+    """What halves of the pieces say of the gradient is worth most where they are alike."""
+    trace, paths, taps, _, _ = measured
+    couple = next(c for c in (find_couple(trace, path.group) for path in paths) if c is not None)
+    shelf = Shelf(trace, couple, taps[couple.reader.node.index], Method(), 2**32)
+    for count in (1, 500, 1_203):
+        shelf.samples.clear()
+        data = np.arange(count, dtype=np.float32)
+        shelf.add([(data, data + 1, None)])
+        sizes = [len(total) for _, total, _ in shelf.samples]
+        assert max(sizes) - min(sizes) <= 1
+        np.testing.assert_array_equal(np.concatenate([total for _, total, _ in shelf.samples]), data + 1)
+    assert len(sizes) > 1
 
 
 def test_refitting_on_what_the_pruned_network_feeds_pays(measured):

@@ -136,26 +136,27 @@ def test_fewer_rows_than_columns_lower_the_error_too() -> None:
     assert error(batches, *found) < 0.2 * error(batches, *start)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.8])
 @pytest.mark.parametrize("ratio", [0.1, 1.0, 10.0])
-def test_noise_over_signal_is_the_ratio_that_gradients_were_made_with(ratio: float) -> None:
+def test_noise_over_signal_is_the_ratio_that_gradients_were_made_with(ratio: float, share: float) -> None:
     """Gradients ``A w`` of weights of variance 1, and errors of their mean of the covariance ``ratio * A``."""
     rng = np.random.default_rng(8)
     size, root = 400, rng.standard_normal((400, 400)) / 20
     matrix = root @ root.T + 0.1 * np.eye(size)
-    half = np.linalg.cholesky(matrix)
-    inverse, found = np.linalg.inv(matrix), []
-    for _ in range(40):
+    matrix *= size / np.trace(matrix)
+    half, inverse, found = np.linalg.cholesky(matrix), np.linalg.inv(matrix), []
+    for _ in range(60):
         true = matrix @ rng.standard_normal((size, 1))
-        one, two = (true + np.sqrt(2 * ratio) * half @ rng.standard_normal((size, 1)) for _ in range(2))
-        found.append(noise(one, two, lambda gradient: inverse @ gradient))
-    assert np.median(found) == pytest.approx(ratio, rel=0.2)
+        one, two = (true + np.sqrt(ratio / s) * half @ rng.standard_normal((size, 1)) for s in (share, 1 - share))
+        found.append(noise(one, two, share, lambda gradient: inverse @ gradient))
+    assert np.median(found) == pytest.approx(ratio, rel=0.07)
 
 
 def test_halves_with_nothing_in_common_are_all_noise() -> None:
     rng = np.random.default_rng(9)
     one = rng.standard_normal((5, 3))
-    assert noise(one, -one, lambda gradient: gradient) == np.inf
-    assert noise(one, one, lambda gradient: gradient) == 0
+    assert noise(one, -one, 0.5, lambda gradient: gradient) == np.inf
+    assert noise(one, one, 0.5, lambda gradient: gradient) == 0
 
 
 def test_what_halves_of_the_samples_disagree_on_is_not_followed() -> None:
@@ -163,14 +164,22 @@ def test_what_halves_of_the_samples_disagree_on_is_not_followed() -> None:
     rng = np.random.default_rng(10)
     truth = weights(rng)
     exact = samples(rng, 5, truth)
-    noisy = [replace(b, total=b.total + 0.1 * rng.standard_normal(b.total.shape, dtype=np.float32)) for b in exact]
     off = truth[0] + 0.05 * rng.standard_normal(truth[0].shape), truth[1]
-    for batches, start, ridge in ((noisy, truth, 0.3), (exact, off, 0.01)):
-        found, expected = (
-            refit_pair(pair(), batches, *start, ridges=ridges, rounds=1, steps=10)
-            for ridges in ((0.01, 0.3), (ridge, ridge))
-        )
-        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+    def noisy(size: float) -> list[Batch]:
+        return [replace(b, total=b.total + size * rng.standard_normal(b.total.shape, dtype=np.float32)) for b in exact]
+
+    def refitted(batches: list[Batch], start: tuple[np.ndarray, np.ndarray], *ridges: float) -> np.ndarray:
+        return refit_pair(pair(), batches, *start, ridges=(ridges[0], ridges[-1]), rounds=1, steps=10)[0]
+
+    pure, mixed = noisy(0.1), noisy(3.0)
+    assert np.array_equal(refitted(pure, truth, 0.01, 0.2), refitted(pure, truth, 0.2))
+    assert np.array_equal(refitted(exact, off, 0.01, 0.3), refitted(exact, off, 0.01))
+    assert np.array_equal(refitted(exact[:1], off, 0.01, 0.3), refitted(exact[:1], off, 0.3))
+    step, most, least = (
+        np.abs(refitted(mixed, off, *ridges) - off[0]).sum() for ridges in ((0.001, 10.0), (10.0,), (0.001,))
+    )
+    assert 1.05 * most < step < 0.95 * least
 
 
 def test_conjugate_gradients_solve_and_end_where_little_is_won() -> None:
