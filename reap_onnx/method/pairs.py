@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -17,7 +16,7 @@ from reap_onnx.method.problems import written
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.linearize import Operator, chain
 from reap_onnx.numerics.pair import Batch, Pair, refit_pair
-from reap_onnx.numerics.parallel import in_parallel
+from reap_onnx.numerics.parallel import even_slices, in_parallel
 from reap_onnx.numerics.patches import col2im, im2col
 from reap_onnx.ops.between import Between, operator
 from reap_onnx.options import Method
@@ -58,14 +57,13 @@ class Shelf:
         rows = min(method.pair_rows, method.pair_work // weights) if weights <= WEIGHTS else 0
         room = min(rows // self._places(couple.reader), *map(self._fitting, layers))
         self.whole = Whole(tap, couple.maker.data, room)
-        self._chunk = max(1, min(CHUNK // (self._places(layer) * self._columns(layer)) for layer in layers))
+        self._chunk = min(CHUNK // (self._places(layer) * self._columns(layer)) for layer in layers)
 
     def add(self, batches: Iterable[Sample]) -> None:
         """Keep the samples of some batches, those that ``whole`` asks for, in even pieces for the cores."""
         for data, total, other in batches:
-            for some in np.array_split(np.arange(len(total)), math.ceil(len(total) / self._chunk)):
-                part = slice(some[0], some[-1] + 1)
-                self.samples.append((data[part], total[part], None if other is None else other[part]))
+            for some in even_slices(len(total), self._chunk):
+                self.samples.append((data[some], total[some], None if other is None else other[some]))
 
     def _places(self, layer: Layer) -> int:
         assert layer.geometry is not None

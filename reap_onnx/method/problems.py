@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from reap_onnx.graph.targets import Intercept, Target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Equations, Rows
+from reap_onnx.numerics.parallel import even_slices
 from reap_onnx.numerics.path import Problem, RowProblem, ridge_of
 from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped
 from reap_onnx.runtime.statistics import Halves, Tap
@@ -91,7 +91,7 @@ def refitted(
         ridge, sample = ridge_of(normal.scale, RIDGE), rows[block] if rows else None
         split = halves[block] if halves else None
         ridges = [ridge_of(normal.scale, relative) for relative in RIDGES]
-        for some in _slices(columns, features):
+        for some in even_slices(features, SLICE // columns):
             own = old[block][:, some].astype(float)
             prior = own * scale[block, some]
             if tap.intercept:
@@ -111,12 +111,6 @@ def refitted(
             if tap.intercept:
                 shift[block, some] = solution[-1]
     return _constants(layer, target, new, shift.reshape(-1), old_weight)
-
-
-def _slices(columns: int, features: int) -> Iterator[slice]:
-    """Features that are refitted at a time: all, but for layers whose weights would fill the memory several times."""
-    step = math.ceil(features / math.ceil(columns * features / SLICE))
-    return (slice(start, start + step) for start in range(0, features, step))
 
 
 def written(

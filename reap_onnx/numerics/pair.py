@@ -103,13 +103,9 @@ def refit_pair(
     points = _points(pair, batches, first, second)
     error = _error(points)
     reads = _Inputs([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
-    least = max(ridges[0], _DAMPING)
-    solved = reads.damped(least)
-    ridge = _ridge(points, solved, ridges)
-    if ridge > least:
-        solved = reads.damped(ridge)
+    ridge = _ridge(points, reads, ridges)
     for _ in range(rounds):
-        change = _step(points, solved, reads.size, ridge, steps, gain)
+        change = _step(points, reads, ridge, steps, gain)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
             there = _points(pair, batches, *trial)
@@ -189,10 +185,17 @@ class _Inputs:
                 self._gram += product
             self._gram /= count
         self.size = float(np.trace(self._gram)) / columns  # mean square of a column
+        self._solved: dict[float, Callable[[Doubles], Doubles]] = {}
 
-    def damped(self, share: float) -> Callable[[Doubles], Doubles]:
-        """``(X'X / count + share * size)^-1`` as a function."""
-        x, damping, gram = self._x, share * self.size, self._gram.copy()
+    def damped(self, ridge: float) -> Callable[[Doubles], Doubles]:
+        """``(X'X / count + ridge * size)^-1`` as a function; the ridge is ``_DAMPING`` at least."""
+        share = max(ridge, _DAMPING)
+        if share not in self._solved:
+            self._solved[share] = self._inverse(share * self.size)
+        return self._solved[share]
+
+    def _inverse(self, damping: float) -> Callable[[Doubles], Doubles]:
+        x, gram = self._x, self._gram.copy()
         gram[np.diag_indices_from(gram)] += damping
         lower = factor(gram)
         if x is not None:
@@ -201,12 +204,12 @@ class _Inputs:
         return lambda right: np.asarray(whole @ right)
 
 
-def _ridge(points: Sequence[_Point], solved: Callable[[Doubles], Doubles], ridges: tuple[float, float]) -> float:
-    """The ridge that the samples call for; ``solved`` is the damped inverse for what the first layer reads."""
+def _ridge(points: Sequence[_Point], reads: _Inputs, ridges: tuple[float, float]) -> float:
+    """The ridge that the samples call for; ``reads`` is what the first layer reads."""
     least, most = ridges
     if least == most or len(points) == 1:
         return most
-    reached = _reached(points)
+    solved, reached = reads.damped(least), _reached(points)
     rows = [sum(len(point.read) for point in points[half::2]) for half in (0, 1)]
     one, two = (
         _total(in_parallel(lambda point: point.rows.T @ point.backward(point.error), points[half::2])) / count
@@ -244,22 +247,14 @@ def noise(one: Doubles, two: Doubles, share: float, metric: Callable[[Doubles], 
     return chance / common if common > 0 else np.inf
 
 
-def _step(
-    points: Sequence[_Point],
-    solved: Callable[[Doubles], Doubles],
-    size: float,
-    ridge: float,
-    steps: int,
-    gain: float,
-) -> tuple[Doubles, Doubles]:
-    """The Gauss-Newton step; the damped inverse and the mean square of what the first layer reads are given."""
-    count, reads = sum(len(point.read) for point in points), points[0].rows.shape[1]
+def _step(points: Sequence[_Point], reads: _Inputs, ridge: float, steps: int, gain: float) -> tuple[Doubles, Doubles]:
+    """The Gauss-Newton step; ``reads`` is what the first layer reads, which stays from round to round."""
+    count, columns = sum(len(point.read) for point in points), points[0].rows.shape[1]
     of_second, reached = _Inputs([point.read for point in points], count), _reached(points)
-    cut, features = reads * len(reached), points[0].error.shape[1]
-    solved_second = of_second.damped(max(ridge, _DAMPING))
+    cut, features = columns * len(reached), points[0].error.shape[1]
 
     def split(vector: Doubles) -> tuple[Doubles, Doubles]:
-        return vector[:cut].reshape(reads, -1), vector[cut:].reshape(-1, features)
+        return vector[:cut].reshape(columns, -1), vector[cut:].reshape(-1, features)
 
     def join(one: npt.ArrayLike, two: npt.ArrayLike) -> Doubles:
         return np.concatenate([np.ravel(one), np.ravel(two)], dtype=np.float64)
@@ -271,7 +266,7 @@ def _step(
 
     downhill = -pulled(lambda point: point.error)
     damping = np.full(len(downhill), ridge * of_second.size)
-    damping[:cut] = ridge * size * reached.mean()
+    damping[:cut] = ridge * reads.size * reached.mean()
 
     def curvature(vector: Doubles) -> Doubles:
         one, two = (part.astype(np.float32) for part in split(vector))
@@ -279,7 +274,7 @@ def _step(
 
     def precondition(vector: Doubles) -> Doubles:
         one, two = split(vector)
-        return join(solved(one) / reached, solved_second(two))
+        return join(reads.damped(ridge)(one) / reached, of_second.damped(ridge)(two))
 
     return split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))
 

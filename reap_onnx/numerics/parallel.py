@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
@@ -25,6 +26,12 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[R
         return [work(item) for item in items]
     with blas.limit(limits=1):
         return list(_pool(threads).map(work, items))
+
+
+def even_slices(count: int, most: int) -> Iterator[slice]:
+    """``count`` things in as few runs of at most ``most`` (1 at least) as there can be, about as long as each other."""
+    runs = math.ceil(count / max(most, 1))
+    return (slice(count * run // runs, count * (run + 1) // runs) for run in range(runs))
 
 
 @cache

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from reap_onnx.numerics.parallel import in_parallel
+from reap_onnx.numerics.parallel import even_slices, in_parallel
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -38,3 +38,14 @@ def test_an_error_comes_through():
 
     with threadpool_limits(2), pytest.raises(ZeroDivisionError):
         in_parallel(work, [1, 0])
+
+
+@pytest.mark.parametrize("most", [0, 1, 7, 49, 50, 51, 1000])
+def test_even_slices_hold_everything_once_and_are_about_as_long_as_each_other(most):
+    parts = [range(50)[some] for some in even_slices(50, most)]
+    assert [number for part in parts for number in part] == list(range(50))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) <= max(most, 1)
+    assert len(sizes) == -(-50 // max(most, 1))
+    assert list(even_slices(0, most)) == []
