@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -51,6 +52,15 @@ def test_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.fixture
+def from_a_terminal() -> Iterator[None]:
+    """As Python starts there: a shell that runs its script in the background has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("from_a_terminal")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_what_others_make_of_an_interrupt_is_one(capsys: pytest.CaptureFixture[str], sent: signal.Signals) -> None:
     def verb() -> None:
@@ -66,6 +76,19 @@ def test_what_others_make_of_an_interrupt_is_one(capsys: pytest.CaptureFixture[s
         assert caught.value.exit_code == 130
         assert capsys.readouterr().err == "error: interrupted; nothing more is written\n"
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.usefixtures("from_a_terminal")
+def test_an_interrupt_that_is_ignored_stays_so() -> None:
+    seen: list[object] = []
+
+    def verb() -> None:
+        signal.raise_signal(signal.SIGINT)
+        seen.append(signal.getsignal(signal.SIGINT))
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exits(verb)()
+    assert seen == [signal.SIG_IGN]
 
 
 def test_a_bug_shows_its_traceback_and_asks_for_a_report(capsys: pytest.CaptureFixture[str]) -> None:
