@@ -18,7 +18,7 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.allocate import Curve
-from reap_onnx.numerics.gram import Equations
+from reap_onnx.numerics.gram import Equations, bytes_to_solve
 from reap_onnx.numerics.path import Path, removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.overrides import merge_overrides
@@ -32,6 +32,7 @@ from reap_onnx.runtime.stream import Stream
 Statistics = Mapping[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
+WIDE = 50_000_000  # bytes to solve a group from which on several are worked on at once: a thousand columns
 HIGHEST = 10  # class scores of a sample that count
 TOGETHER = 8  # groups whose sensitivities are measured on one way of the samples through the network
 _NONE: Labels = np.zeros(0, np.int64)
@@ -58,20 +59,28 @@ def error_paths(
     criterion: str = "reap",
     advance: Callable[[int], None] = lambda _: None,
     workers: Workers = HERE,
+    memory: int = 0,
 ) -> list[GroupPath]:
     """The removal path of every group, all other groups being whole; by norms, units of small weights go first.
 
     The error of a path is the sum, over the layers that read the group, of the growth of the squared error
-    relative to the variance of the layer's target.
+    relative to the variance of the layer's target. Where a group is wide, as many go at once as ``memory``, in bytes,
+    has room for; else one by one, which keeps all cores busy as well.
     """
-    items = ((group, statistics_of(group, statistics)) for group in groups)
-    found = workers.run(_error_path, _Pricing(trace, taps, criterion), items, advance)
+    items = [(group, statistics_of(group, statistics)) for group in groups]
+    largest = max((_bytes_to_solve(own) for _, own in items), default=0)
+    at_once = max(1, memory // largest) if largest > WIDE else 1
+    found = workers.run(_error_path, _Pricing(trace, taps, criterion), items, advance, at_once)
     return [GroupPath(group, path) for group, path in zip(groups, found, strict=True)]
 
 
 def statistics_of(group: Group, statistics: Statistics) -> Statistics:
     """Those of the layers that read a group."""
     return {layer.node.index: statistics[layer.node.index] for layer in layers_to_refit([group])}
+
+
+def _bytes_to_solve(statistics: Statistics) -> int:
+    return sum(bytes_to_solve(normal) for normals in statistics.values() for normal in normals)
 
 
 @dataclass(frozen=True)

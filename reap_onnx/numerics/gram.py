@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas
 
+from reap_onnx.numerics.parallel import even_slices
+
 Doubles = npt.NDArray[np.float64]
 
-_CHUNK = 8192  # rows summed in float32 before they go into the float64 sums
+_CHUNK = 1024, 8192  # rows, least and most, that are summed in float32 before they go into the float64 sums
 _LARGEST = 1e15  # a chunk of products of such values still fits into float32
 _WIDE = 1024  # columns from which on rows are kept themselves,
 _SUMS_COST = 48  # bytes for each entry of a Gram matrix until it is solved: itself, copies, factor, inverse
@@ -140,6 +142,13 @@ class Rows:
 Equations = Normal | Rows
 
 
+def bytes_to_solve(equations: Equations) -> int:
+    """Bytes that a problem takes until it is solved, its equations included."""
+    if isinstance(equations, Normal):
+        return _SUMS_COST * len(equations.gram) ** 2
+    return _ROWS_COST * equations.x.size
+
+
 def join(first: Equations, second: Equations, memory: int | None = None) -> Equations:
     """Merge the equations of two shards; like an :class:`Accumulator`, keep rows while they are few and wide.
 
@@ -172,11 +181,19 @@ def _room(columns: int, features: int, memory: int | None) -> tuple[int, bool]:
     return int(_FEW * columns) if columns >= _WIDE else 0, False
 
 
+def _chunk(columns: int) -> int:
+    """Rows of so many columns to add up at once: as many, so that their products cost more than adding these does."""
+    least, most = _CHUNK
+    return min(max(columns, least), most)
+
+
 class Accumulator:
     """Adds rows to the sums of a :class:`Normal`; keeps them, as :class:`Rows`, while they are few and wide.
 
-    Products are made in float32, about the mean of the first rows (sums of products far from zero would drown what
-    varies in rounding), and go into float64 sums every few thousand rows; the shift is undone in :meth:`result`.
+    Rows wait until they are about as many as columns, so that products are large however small the batches are, and
+    what waits takes no more than a Gram matrix does. Products are made in float32, about the mean of the first rows
+    (sums of products far from zero would drown what varies in rounding), and go into float64 sums; the shift is undone
+    in :meth:`result`.
 
     Parameters
     ----------
@@ -192,7 +209,8 @@ class Accumulator:
     def __init__(self, columns: int, features: int, intercept: bool, memory: int | None = None) -> None:
         self._intercept = intercept
         self._shape = columns, features
-        self._held: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
+        self._held: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
+        self._waiting = 0
         self._room, self._tight = _room(columns, features, memory)
         self._sums: _Sums | None = None
 
@@ -211,23 +229,34 @@ class Accumulator:
             if not (values.max(initial=0.0) < _LARGEST and values.min(initial=0.0) > -_LARGEST):
                 raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
         if self._tight:
-            room = self._room - sum(len(x) for x, _ in self._held)
-            x, y = x[:room], y[:room]
-        if self._tight or (self._sums is None and sum(len(x) for x, _ in self._held) + len(x) < self._room):
+            x, y = x[: self._room - self._waiting], y[: self._room - self._waiting]
+        alone = not self._waiting and len(x) >= _chunk(columns)  # such rows need not be copied
+        if self._tight or not alone:
             self._held.append((x.astype(np.float32), y.astype(np.float32)))
-            return
-        self._sums = self._sums or _Sums(columns, features)
-        for rows in (*self._held, (x, y)):
-            self._sums.add(*rows)
-        self._held.clear()
+            self._waiting += len(x)
+            if self._tight or self._waiting < _chunk(columns):
+                return
+            x, y = self._take()
+        self._sums = self._sums or _Sums(*self._shape)
+        self._sums.add(x, y)
 
     def result(self) -> Equations:
         """Return the sums, or the rows, so far; more may be added afterwards."""
-        if self._sums is None and self._room:
-            nothing = tuple(np.zeros((0, width), np.float32) for width in self._shape)
-            x, y = (np.concatenate(parts) for parts in zip(nothing, *self._held, strict=True))
+        waiting, few = self._waiting, self._tight or (self._sums is None and self._waiting < self._room)
+        x, y = self._take()
+        if few:
+            self._held, self._waiting = [(x, y)], waiting
             return Rows(np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1) if self._intercept else x, y)
-        return (self._sums or _Sums(*self._shape)).result(self._intercept)
+        self._sums = self._sums or _Sums(*self._shape)
+        self._sums.add(x, y)
+        return self._sums.result(self._intercept)
+
+    def _take(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """What waits, as two matrices; nothing waits afterwards."""
+        nothing = tuple(np.zeros((0, width), np.float32) for width in self._shape)
+        x, y = (np.concatenate(parts) for parts in zip(nothing, *self._held, strict=True))
+        self._held, self._waiting = [], 0
+        return x, y
 
 
 class _Sums:
@@ -235,7 +264,6 @@ class _Sums:
 
     def __init__(self, columns: int, features: int) -> None:
         self._rows = 0
-        self._pending = 0
         self._x_shift = np.zeros(columns, np.float32)
         self._y_shift = np.zeros(features, np.float32)
         self._x_sum = np.zeros(columns)
@@ -243,37 +271,29 @@ class _Sums:
         self._square = np.zeros(features)
         self._gram = np.zeros((columns, columns), order="F")
         self._cross = np.zeros((columns, features), order="F")
-        self._drop = columns >= _WIDE
-        self._gram_part = np.zeros((0, 0), np.float32)
-        self._cross_part = np.zeros((0, 0), np.float32)
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
         """Add rows that have been checked."""
         if self._rows == 0 and len(x):
-            self._x_shift = x[:_CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
-            self._y_shift = y[:_CHUNK].mean(axis=0, dtype=np.float64).astype(np.float32)
-        start = 0
-        while start < len(x):
-            stop = min(len(x), start + _CHUNK - self._pending)
-            self._add_chunk(x[start:stop], y[start:stop])
-            start = stop
-        if self._drop:  # many layers at a time have sums, few are being added to
-            self._flush()
+            self._x_shift = x[: _CHUNK[1]].mean(axis=0, dtype=np.float64).astype(np.float32)
+            self._y_shift = y[: _CHUNK[1]].mean(axis=0, dtype=np.float64).astype(np.float32)
+        for some in even_slices(len(x), _chunk(x.shape[1])):
+            self._add_chunk(x[some], y[some])
 
     def result(self, intercept: bool) -> Normal:
         """Return the sums so far."""
-        self._flush()
         n = self._rows
         mean_x, mean_y = self._x_shift.astype(np.float64), self._y_shift.astype(np.float64)
         x_total, y_total = self._x_sum + n * mean_x, self._y_sum + n * mean_y
         columns, size = len(x_total), len(x_total) + int(intercept)
         gram, cross = np.empty((size, size)), np.empty((size, len(y_total)))
+        left, right = np.column_stack([self._x_sum, mean_x]), np.vstack([mean_x, x_total])
         for start in range(0, columns, _STRIPE):  # in stripes: temporary matrices of this size would be many
-            some = slice(start, min(start + _STRIPE, columns))
-            own = self._gram[some] + np.outer(self._x_sum[some], mean_x) + np.outer(mean_x[some], x_total)
-            gram[some, :start], gram[:start, some] = own[:, :start], own[:, :start].T
-            block = np.tril(own[:, some])
-            gram[some, some] = block + np.tril(block, -1).T
+            stop = min(start + _STRIPE, columns)
+            below, some = slice(start, columns), slice(start, stop)
+            own = self._gram[below, some] + left[below] @ right[:, some]
+            own[: stop - start] = np.tril(own[: stop - start]) + np.tril(own[: stop - start], -1).T
+            gram[below, some], gram[some, below] = own, own.T
         cross[:columns] = self._cross + np.outer(self._x_sum, mean_y) + np.outer(mean_x, y_total)
         if intercept:
             gram[-1, :-1], gram[:-1, -1], gram[-1, -1], cross[-1] = x_total, x_total, n, y_total
@@ -281,32 +301,18 @@ class _Sums:
         return Normal(gram, cross, square, y_total, n)
 
     def _add_chunk(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
+        """Add to the sums; of the Gram matrix, to what lies on and below the diagonal."""
         dx = np.ascontiguousarray(x - self._x_shift, np.float32)
         dy = np.ascontiguousarray(y - self._y_shift, np.float32)
+        self._rows += len(dx)
         self._x_sum += dx.sum(axis=0, dtype=np.float64)
         self._y_sum += dy.sum(axis=0, dtype=np.float64)
         self._square += np.square(dy, dtype=np.float64).sum(axis=0)
-        if not self._gram_part.size:
-            self._gram_part = np.zeros(self._gram.shape, np.float32, order="F")  # above the diagonal it stays so
-            self._cross_part = np.empty(self._cross.shape, np.float32, order="F")
-        beta = 1.0 if self._pending else 0.0
-        if dx.size:
-            self._gram_part = blas.ssyrk(1.0, dx.T, beta=beta, c=self._gram_part, lower=1, overwrite_c=1)
-        if dx.size and dy.size:
-            self._cross_part = blas.sgemm(1.0, dx.T, dy.T, beta=beta, c=self._cross_part, trans_b=1, overwrite_c=1)
-        self._rows += len(dx)
-        self._pending += len(dx)
-        if self._pending >= _CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Move the float32 products into the float64 sums; of the Gram matrix, on and below the diagonal."""
-        if not self._pending:
+        if not dx.size:
             return
-        for start in range(0, len(self._gram), _STRIPE):
+        gram = blas.ssyrk(1.0, dx.T, lower=1)
+        for start in range(0, len(gram), _STRIPE):
             below, some = slice(start, None), slice(start, start + _STRIPE)
-            self._gram[below, some] += self._gram_part[below, some]
-        self._cross += self._cross_part
-        if self._drop:
-            self._gram_part = self._cross_part = np.zeros((0, 0), np.float32)
-        self._pending = 0
+            self._gram[below, some] += gram[below, some]
+        if dy.size:
+            self._cross += blas.sgemm(1.0, dx.T, dy.T, trans_b=1)

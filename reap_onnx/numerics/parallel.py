@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
@@ -14,18 +15,46 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+_here = threading.local()
+"""Whether the work that this thread does is still waited for, as the event that ``given_up`` is."""
+
+
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], most: int | None = None) -> list[Result]:
     """``work`` of every item, in the order of the items.
 
-    As many threads as the BLAS has, each product on one of them: many products of some thousand rows spread better
-    over cores than each by itself does, and what is found does not depend on the number of cores.
+    As many threads as the BLAS has, and ``most`` at most, each product on one of them: many products of some thousand
+    rows spread better over cores than each by itself does, and what is found does not depend on the number of cores.
     """
     blas = _blas()
     threads = max((library["num_threads"] for library in blas.info()), default=1)
+    threads = threads if most is None else min(threads, most)
     if threads == 1:
         return [work(item) for item in items]
+    given_up = threading.Event()
+
+    def one(item: Item) -> Result:
+        _here.given_up = given_up
+        return work(item)
+
     with blas.limit(limits=1):
-        return list(_pool(threads).map(work, items))
+        try:
+            return list(_pool(threads).map(one, items))
+        except BaseException:
+            given_up.set()
+            raise
+
+
+def check_wanted() -> None:
+    """For long work to call now and then: leave it where what :func:`in_parallel` was to do has been given up.
+
+    Raises
+    ------
+    CancelledError
+        An interrupt came, or another piece of the work failed.
+    """
+    given_up: threading.Event | None = getattr(_here, "given_up", None)
+    if given_up is not None and given_up.is_set():
+        raise CancelledError
 
 
 def even_slices(count: int, most: int) -> Iterator[slice]:

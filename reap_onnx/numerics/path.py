@@ -23,6 +23,7 @@ import numpy.typing as npt
 from scipy.linalg import blas, solve_triangular
 
 from reap_onnx.numerics.factor import factor, lower_inverse, solve
+from reap_onnx.numerics.parallel import check_wanted
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -214,6 +215,7 @@ def removal_path(
     gone = np.zeros(removals, np.int64)
     errors = np.zeros(removals + 1)
     for step in range(removals):
+        check_wanted()
         prices = np.where(alive, _prices(systems, n_units), np.inf)
         unit = _cheapest(prices) if order is None else int(order[step])
         gone[step], errors[step + 1] = unit, errors[step] + prices[unit]

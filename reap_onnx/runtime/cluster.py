@@ -116,8 +116,11 @@ class Cluster:
         shared: Shared,
         items: Iterable[Item],
         advance: Callable[[int], None],
+        at_once: int = 1,
     ) -> Iterator[Result]:
         """As :class:`~reap_onnx.runtime.shards.Workers`: a few items ahead for each worker, results in order.
+
+        A worker does one at a time, whatever ``at_once`` says.
 
         Raises
         ------

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Equations, join
+from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.runtime.statistics import Tap, add_blocks, collect_dense, normals
 
 SHARD = 200  # samples of a shard, rounded up to whole batches; the same on any machine, since sums of floats hang on it
@@ -119,8 +120,12 @@ class Workers(Protocol):
         shared: Shared,
         items: Iterable[Item],
         advance: Callable[[int], None],
+        at_once: int = 1,
     ) -> Iterator[Result]:
-        """``work(shared, item, advance)`` of every item, independent of the others, in the order of the items."""
+        """``work(shared, item, advance)`` of every item, independent of the others, in the order of the items.
+
+        A process has memory for ``at_once`` of them at a time.
+        """
         ...
 
     def walk(
@@ -138,7 +143,7 @@ class Workers(Protocol):
 
 
 class ThisProcess:
-    """Does one piece after the other."""
+    """Does one piece after the other; several at once on its cores where it may."""
 
     def run(
         self,
@@ -146,8 +151,11 @@ class ThisProcess:
         shared: Shared,
         items: Iterable[Item],
         advance: Callable[[int], None],
+        at_once: int = 1,
     ) -> Iterator[Result]:
-        """Each result as it is asked for."""
+        """Each result as it is asked for, or all of them where several are worked on at once."""
+        if at_once > 1:
+            return iter(in_parallel(lambda item: work(shared, item, advance), items, at_once))
         return (work(shared, item, advance) for item in items)
 
     @contextmanager

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from examples.normalization import EXAMPLES
 from nets import images, residual_net
@@ -37,6 +39,25 @@ def measure(model, dataset):
     taps = {layer.node.index: Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)}
     statistics = normals(collect_dense(trace.network, list(taps.values()), dataset, batch=16, rows=4000, seed=0))
     return trace, groups, taps, statistics, dataset
+
+
+def test_groups_at_once_have_the_paths_that_they_have_one_by_one(measured, monkeypatch):
+    trace, groups, taps, statistics, _ = measured
+    told, places = [], set()
+
+    def advance(count):
+        told.append(count)
+        places.add(threading.get_ident())
+
+    monkeypatch.setattr(select, "WIDE", 0)
+    with threadpool_limits(2):
+        together = error_paths(trace, groups, taps, statistics, advance=advance, memory=10**9)
+    assert threading.get_ident() not in places
+    assert sum(told) == len(groups)
+    for one, other in zip(error_paths(trace, groups, taps, statistics), together, strict=True):
+        assert one.group is other.group
+        np.testing.assert_array_equal(one.path.order, other.path.order)
+        np.testing.assert_allclose(one.path.errors, other.path.errors, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("criterion", "power"), [("l1", 1), ("l2", 2)])

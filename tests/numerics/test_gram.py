@@ -70,6 +70,27 @@ def test_more_rows_than_a_chunk_and_more_after_a_result():
     assert_close(accumulator.result(), exact(x, y, True), 1e-6)
 
 
+@pytest.mark.parametrize(("columns", "rows"), [(5, 3000), (1100, 2500)])
+@pytest.mark.parametrize("size", [1, 49, 1024, 2000])
+def test_rows_of_batches_of_any_size_are_added_up(columns, rows, size):
+    rng = np.random.default_rng(5)
+    x, y = (rng.standard_normal((rows, width)).astype(np.float32) + 1 for width in (columns, 3))
+    batches = [(x[start : start + size], y[start : start + size]) for start in range(0, rows, size)]
+    before = x.copy(), y.copy()
+    assert_close(gather(batches, columns, 3, True), exact(x, y, True), 2e-6)
+    np.testing.assert_array_equal((x, y)[0], before[0])
+    np.testing.assert_array_equal((x, y)[1], before[1])
+
+
+def test_what_waits_is_not_what_the_caller_goes_on_to_write():
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((100, 5)).astype(np.float32), rng.standard_normal((100, 2)).astype(np.float32)
+    expected, accumulator = exact(x, y, False), Accumulator(5, 2, intercept=False)
+    accumulator.add(x, y)
+    x[:], y[:] = 0, 0
+    assert_close(accumulator.result(), expected, 1e-6)
+
+
 def test_large_means_leave_the_covariance_intact():
     rng = np.random.default_rng(1)
     x = (rng.standard_normal((5000, 3)) + 1000).astype(np.float32)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from reap_onnx.numerics.parallel import even_slices, in_parallel
+from reap_onnx.numerics.parallel import check_wanted, even_slices, in_parallel
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -30,6 +31,46 @@ def test_products_are_the_same_bits_for_any_number_of_threads():
             found.append(in_parallel(lambda x: x.T @ x, parts))
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
+
+
+def test_no_more_than_told_run_at_once():
+    running, most, lock = [], [], threading.Lock()
+
+    def work(item):
+        with lock:
+            running.append(item)
+            most.append(len(running))
+        time.sleep(0.01)
+        with lock:
+            running.remove(item)
+
+    with threadpool_limits(3):
+        in_parallel(work, range(12), 2)
+        assert max(most) == 2
+        most.clear()
+        in_parallel(work, range(4), 1)
+        assert max(most) == 1
+
+
+def test_work_that_nobody_waits_for_any_more_ends():
+    under_way, ended = threading.Event(), threading.Event()
+
+    def work(item):
+        if item == 0:
+            assert under_way.wait(60)
+            raise ZeroDivisionError
+        under_way.set()
+        try:
+            while True:
+                check_wanted()
+                time.sleep(0.001)
+        finally:
+            ended.set()
+
+    with threadpool_limits(2), pytest.raises(ZeroDivisionError):
+        in_parallel(work, range(2))
+    assert ended.wait(60)
+    check_wanted()  # in a thread of nobody's it goes on
 
 
 def test_an_error_comes_through():

@@ -44,4 +44,5 @@ def test_sums_of_shards_are_those_of_one_pass() -> None:
             assert one.rows == merged.rows
             for field in ("gram", "cross", "square", "total"):
                 expected = getattr(one, field)
-                np.testing.assert_allclose(getattr(merged, field), expected, atol=1e-6 * np.abs(expected).max())
+                # products are made in float32, here of other rows together
+                np.testing.assert_allclose(getattr(merged, field), expected, atol=3e-6 * np.abs(expected).max())
