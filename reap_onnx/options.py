@@ -233,7 +233,7 @@ class PruneOptions:
     seed
         Seeds the choice of sampled positions and of samples.
     batch
-        Samples in one run of the network.
+        Samples in one run of the network at most; fewer where its tensors are large.
     latency_batch
         Samples in a run whose latency is a target.
     latency_table

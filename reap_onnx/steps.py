@@ -43,7 +43,7 @@ from reap_onnx.report.summary import Latency, LatencySearch
 from reap_onnx.runtime.compare import samples_of
 from reap_onnx.runtime.feeds import fixed_batch, one_run, probe_feeds, probe_shapes
 from reap_onnx.runtime.latency import load_sessions
-from reap_onnx.runtime.memory import memory_for_rows
+from reap_onnx.runtime.memory import batch_within, memory_for_rows
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import probe, probe_sizes
 from reap_onnx.runtime.shards import HERE, Measurement, Workers, add_sums, cut_shards, measure_shard
@@ -133,6 +133,8 @@ def read(
     with run.stage("finding groups"):
         trace = trace_model(source, probe_shapes(specs, dataset), options.frozen)
         groups = find_groups(trace)
+    if fixed is None:
+        options = replace(options, batch=batch_within(options.batch, trace.network.largest))
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
     _check_overrides(options.overrides, groups)
@@ -214,7 +216,8 @@ def measure(given: Given, run: Run, workers: Workers = HERE, checkpoint: Checkpo
     statistics = _statistics(trace, taps, dataset, options, run, workers, checkpoint)
     run.notes += solved_by_rows(trace, statistics)
     with run.stage("error paths", len(prunable)) as advance:
-        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance, workers)
+        memory = memory_for_rows(options.memory)
+        paths = error_paths(trace, prunable, taps, statistics, method.criterion, advance, workers, memory)
     if method.sensitivity_samples:
         few = dataset.first(options.batch * math.ceil(method.sensitivity_samples / options.batch))
         with run.stage("sensitivity", len(paths)) as advance:

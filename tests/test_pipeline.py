@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from reap_onnx import pipeline
 from reap_onnx.errors import CheckError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.outcome import PruneResult
+from reap_onnx.runtime import memory
+from reap_onnx.runtime.session import Session
 
 SAMPLES = images(96)
 HALF = PruneOptions(Target("macs", fraction=0.5))
@@ -31,6 +34,22 @@ def net() -> onnx.ModelProto:
 @pytest.fixture(scope="module")
 def halved(net: onnx.ModelProto) -> PruneResult:
     return prune(net)
+
+
+def test_fewer_samples_run_at_a_time_where_their_tensors_are_large(
+    net: onnx.ModelProto, halved: PruneResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, run = set(), Session.run
+
+    def counted(session: Session, feeds: Mapping[str, np.ndarray], *wanted: Sequence[str]) -> dict[str, np.ndarray]:
+        counts.update(len(feeds[name]) for name in ("image",) if name in feeds)
+        return run(session, feeds, *wanted)
+
+    monkeypatch.setattr(Session, "run", counted)
+    monkeypatch.setattr(memory, "REUSED", 10 * 16 * 8 * 8 * 4)  # within the first block
+    fewer = prune(net)
+    assert max(counts) == 10
+    assert params(fewer.model) == pytest.approx(params(halved.model), rel=0.1)
 
 
 @pytest.fixture

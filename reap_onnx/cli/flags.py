@@ -56,7 +56,8 @@ Seed: TypeAlias = Annotated[
     int, typer.Option("--seed", min=0, metavar="N", help="Seed of every random choice.", rich_help_panel=_DATA)
 ]
 Batch: TypeAlias = Annotated[
-    int, typer.Option("--batch", min=1, metavar="N", help="Samples in one run of the model.", rich_help_panel=_DATA)
+    int,
+    typer.Option("--batch", min=1, metavar="N", help="Samples in one run of the model at most.", rich_help_panel=_DATA),
 ]
 Providers: TypeAlias = Annotated[
     list[str] | None,

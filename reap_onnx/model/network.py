@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -117,6 +118,12 @@ class Network:
             if not random and all(name in fixed for name in (*node.inputs, *node.captured) if name):
                 fixed.update(name for name in node.outputs if name)
         return fixed
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest tensor that one sample leaves behind."""
+        made = (name for name in self.shapes if name in self.producer)
+        return max((math.prod(self.shapes[n]) * self.dtypes[n].itemsize for n in made), default=0) // self.batch
 
     @property
     def weights(self) -> dict[str, np.ndarray]:

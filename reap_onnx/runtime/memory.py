@@ -14,7 +14,13 @@ import numpy as np
 from reap_onnx.errors import DataError
 
 UNKNOWN = 8_000_000_000  # bytes taken as available where the machine does not say
+REUSED = 32 * 2**20  # bytes of a tensor up to which allocators use memory again; beyond, it is new each time
 ROWS = 8_000_000_000  # bytes for rows and normal equations where nothing is said
+
+
+def batch_within(most: int, largest: int) -> int:
+    """Samples of a run: at most ``most``, and what keeps tensors of ``largest`` bytes a sample within ``REUSED``."""
+    return max(1, min(most, REUSED // max(largest, 1)))
 
 
 def memory_limit(wanted: int | None) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -95,6 +96,15 @@ def test_initializers_that_are_inputs_too() -> None:
     network = read(net.model(head(net, stem(net))))
     assert network.inputs == ("x",)
     assert len(network.constants) == 4
+
+
+def test_the_largest_tensor_of_a_sample() -> None:
+    net = Net()
+    model = net.model(head(net, net.op("Relu", stem(net))))
+    for batch in (1, 3):
+        values = probe(model, {"x": np.zeros((batch, 3, 8, 8), np.float32)})
+        made = [value.nbytes for name, value in values.items() if name in read(model).producer]
+        assert Network(model, values).largest * batch == max(made)
 
 
 def test_the_batch_of_the_run() -> None:

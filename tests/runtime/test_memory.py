@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reap_onnx.errors import DataError
-from reap_onnx.runtime.memory import Spill, available_memory, memory_limit
+from reap_onnx.runtime.memory import REUSED, Spill, available_memory, batch_within, memory_limit
 
 
 def test_the_limit_is_what_was_asked_for_or_a_share_of_what_the_machine_has() -> None:
@@ -17,6 +17,14 @@ def test_the_limit_is_what_was_asked_for_or_a_share_of_what_the_machine_has() ->
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < memory_limit(None) <= total // 2
     assert 0 < available_memory() <= total
+
+
+@pytest.mark.parametrize(("most", "bytes_of_a_sample"), [(50, 0), (50, 1000), (50, REUSED // 7), (50, REUSED), (1, 9)])
+def test_as_many_samples_a_run_as_keep_tensors_small(most: int, bytes_of_a_sample: int) -> None:
+    found = batch_within(most, bytes_of_a_sample)
+    assert found * bytes_of_a_sample <= REUSED
+    assert found == most or (found + 1) * bytes_of_a_sample > REUSED
+    assert batch_within(most, 10 * REUSED) == 1
 
 
 def test_arrays_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
