@@ -50,7 +50,7 @@ from reap_onnx.runtime.feeds import fixed_batch, probe_shapes, random_feeds
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.shards import Workers
 from reap_onnx.smallest import Jury, find_limits, find_within_drop
-from reap_onnx.stats import Checkpoint, Stats, check_origin, make_stats, origin_of
+from reap_onnx.stats import Checkpoint, Stats, check_origin, make_stats
 from reap_onnx.steps import (
     Given,
     Run,
@@ -209,7 +209,7 @@ def calibrate(
     check_outputs(source, (data,), file, None, (), force)
     options = replace(options or PruneOptions(_ALL), target=_ALL, latency_table=None)
     given = read(source, data, options, None, images, samples, run)
-    origin = origin_of(source.sha256, given.options, given.dataset)
+    origin = given.origin
     checkpoint = None if file is None else Checkpoint(file, origin)
     if checkpoint and force:
         checkpoint.remove()
@@ -568,7 +568,7 @@ def _calibration(given: Given, stats: Stats | None, run: Run, workers: Workers) 
     """Measured now, or read."""
     if stats is None:
         return measure(given, run, workers)
-    check_origin(stats, given.source.sha256, given.source.name, given.options)
+    check_origin(stats, given.origin, given.source.name)
     if given.dataset.digest() not in (stats.origin.data["sha256"], stats.samples.shuffled(given.options.seed).digest()):
         run.notes.append("The statistics were measured on other samples than those that the layers are refitted on.")
     return read_calibration(stats, given, run)

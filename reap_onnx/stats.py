@@ -30,7 +30,7 @@ from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.version import VERSION
 
-FORMAT = 2  # grows when what is measured changes
+FORMAT = 3  # grows when what is measured changes
 KEPT = 256  # samples that are kept for checks and comparisons,
 KEPT_BYTES = 32_000_000  # and no more bytes than these, but for a few
 IN_MEMORY = "statistics in memory"
@@ -176,8 +176,8 @@ def make_stats(
     return Stats(origin, layers, {path.group.name: (path.path, path.weight) for path in paths}, dataset.first(count))
 
 
-def check_origin(stats: Stats, source_sha256: str, model: str, options: PruneOptions) -> None:
-    """Refuse statistics of another model or of other options.
+def check_origin(stats: Stats, wanted: Origin, model: str) -> None:
+    """Refuse statistics of another model or of other options than those that are wanted.
 
     Raises
     ------
@@ -187,17 +187,17 @@ def check_origin(stats: Stats, source_sha256: str, model: str, options: PruneOpt
         An option that they depend on is another one now.
     """
     origin = stats.origin
-    if origin.source_sha256 != source_sha256:
+    if origin.source_sha256 != wanted.source_sha256:
         raise StatsError(
             f"{stats.name}: made from another model (SHA-256 {origin.source_sha256[:12]}..., {model} has "
-            f"{source_sha256[:12]}...)",
+            f"{wanted.source_sha256[:12]}...)",
             "calibrate this model, or give the one that was calibrated",
         )
-    for key, wanted in _options(options).items():
-        if origin.options.get(key) != wanted:
+    for key, value in wanted.options.items():
+        if origin.options.get(key) != value:
             told = key.replace("_", " ")
             raise UsageError(
-                f"{stats.name}: made with {told} {_show(origin.options.get(key))}, this run has {_show(wanted)}",
+                f"{stats.name}: made with {told} {_show(origin.options.get(key))}, this run has {_show(value)}",
                 f"give {_FLAGS[key]} as for calibrate, or calibrate again",
             )
 

@@ -48,7 +48,7 @@ from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import probe, probe_sizes
 from reap_onnx.runtime.shards import HERE, Measurement, Workers, add_sums, cut_shards, measure_shard
 from reap_onnx.runtime.statistics import Tap, samples_needed
-from reap_onnx.stats import Checkpoint, Stats, read_stats
+from reap_onnx.stats import Checkpoint, Origin, Stats, origin_of, read_stats
 from reap_onnx.version import VERSION
 
 CHECK_SAMPLES = 4
@@ -82,6 +82,7 @@ class Given:
     """What a run works on: the model and its channels, the samples, the options as they fit the model.
 
     ``dataset`` has the samples to calibrate on, shuffled; ``judged`` those to judge the result by, the same by default.
+    ``asked`` is the batch that was asked for, of which the options have no more than large tensors leave room for.
     ``times`` are those of the layers on another device, where the latency is to be predicted for it.
     """
 
@@ -91,13 +92,19 @@ class Given:
     options: PruneOptions
     dataset: Dataset
     judged: Dataset
+    asked: int
     times: Sequence[Time] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """What statistics of these samples are made from."""
+        return origin_of(self.source.sha256, replace(self.options, batch=self.asked), self.dataset)
 
     def plan(self, options: PruneOptions, removed: Labels, weights: dict[Slot, np.ndarray]) -> Plan:
         """The plan of what these options led to."""
         data = self.dataset
         described = {"description": data.description, "preprocessing": data.preprocessing, "samples": len(data)}
-        sha256 = self.source.sha256
+        sha256, options = self.source.sha256, replace(options, batch=self.asked)
         return make_plan(
             self.trace, self.groups, removed, weights, source_sha256=sha256, options=options, data=described
         )
@@ -133,13 +140,14 @@ def read(
     with run.stage("finding groups"):
         trace = trace_model(source, probe_shapes(specs, dataset), options.frozen)
         groups = find_groups(trace)
+    asked = options.batch
     if fixed is None:
-        options = replace(options, batch=batch_within(options.batch, trace.network.largest))
+        options = replace(options, batch=batch_within(asked, trace.network.largest))
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
     _check_overrides(options.overrides, groups)
     times = [] if options.latency_table is None else read_times(Path(options.latency_table))
-    return Given(source, trace, groups, options, dataset, judged, times)
+    return Given(source, trace, groups, options, dataset, judged, asked, times)
 
 
 def _check_overrides(overrides: Sequence[Override], groups: Sequence[Group]) -> None:

@@ -24,6 +24,7 @@ from reap_onnx.errors import OutputError, StatsError, UsageError
 from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.options import EFFORTS, PruneOptions, Target
 from reap_onnx.report.summary import Frontier
+from reap_onnx.runtime import memory
 from reap_onnx.runtime.shards import SHARD
 from reap_onnx.stats import FORMAT, Stats
 
@@ -54,6 +55,12 @@ def test_samples_of_another_kind_are_named(place: Path) -> None:
     for samples, expected in ((SAMPLES, False), (SAMPLES[:300], True)):
         found = pipeline.prune(place / "net.onnx", samples, HALF, stats=place / "stats.npz")
         assert any(told in note for note in found.summary.notes) == expected
+
+
+def test_fewer_samples_a_run_are_no_other_statistics(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "REUSED", 10 * 16 * 8 * 8 * 4)  # ten samples; 50 ran together when they were measured
+    found = pipeline.prune(place / "net.onnx", None, HALF, stats=place / "stats.npz")
+    assert found.plan.options["batch"] == HALF.batch
 
 
 def same(a: Stats, b: Stats) -> None:

@@ -16,7 +16,7 @@
 A model is a file or ``resnet:DEPTH[:WIDTH[:SIZE]]``, a residual network for CIFAR-10 made here with seeded random
 weights: 16 channels first and images of 32 pixels unless said otherwise. Samples are those of ``--images`` (``images``,
 uint8, as for ``tools/measure.py``), else seeded noise. Every run is a process of its own, so that its peak of memory is
-its own; in it plain passes come before and after the pruning, in the same batches, and their median is the unit. What
+its own; in it plain passes come before and after the pruning, in batches of 50, and their median is the unit. What
 is in the results already is not made again. Shares of the peak are of the rate at which the same process multiplied
 large float32 matrices. Seconds mean something on a machine that does nothing else.
 """
@@ -425,7 +425,7 @@ def table(options: argparse.Namespace) -> None:
 PAGE = """# Speed
 
 Made by `tools/bench_speed.py` on commit {commits}; its docstring has the commands. The unit is one plain onnxruntime
-pass over the same samples, in the same process, in turns and in the same batches. Two cores.
+pass over the same samples, in batches of 50, in the same process, in turns. Two cores.
 
 ## Stages
 

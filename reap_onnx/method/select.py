@@ -64,14 +64,17 @@ def error_paths(
     """The removal path of every group, all other groups being whole; by norms, units of small weights go first.
 
     The error of a path is the sum, over the layers that read the group, of the growth of the squared error
-    relative to the variance of the layer's target. Where a group is wide, as many go at once as ``memory``, in bytes,
-    has room for; else one by one, which keeps all cores busy as well.
+    relative to the variance of the layer's target. Wide groups go at once where there are enough for all cores and
+    ``memory``, in bytes, has room; else one by one, which keeps the cores busy as well.
     """
     items = [(group, statistics_of(group, statistics)) for group in groups]
-    largest = max((_bytes_to_solve(own) for _, own in items), default=0)
-    at_once = max(1, memory // largest) if largest > WIDE else 1
-    found = workers.run(_error_path, _Pricing(trace, taps, criterion), items, advance, at_once)
-    return [GroupPath(group, path) for group, path in zip(groups, found, strict=True)]
+    sizes = [_bytes_to_solve(own) for _, own in items]
+    wide = sum(size > WIDE for size in sizes)
+    at_once = max(1, min(wide, memory // max(sizes))) if wide else 1
+    order = sorted(range(len(items)), key=lambda place: -sizes[place])  # the largest first: what ends last is short
+    priced = workers.run(_error_path, _Pricing(trace, taps, criterion), (items[p] for p in order), advance, at_once)
+    found = dict(zip(order, priced, strict=True))
+    return [GroupPath(group, found[place]) for place, group in enumerate(groups)]
 
 
 def statistics_of(group: Group, statistics: Statistics) -> Statistics:

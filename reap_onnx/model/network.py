@@ -122,7 +122,7 @@ class Network:
     @property
     def largest(self) -> int:
         """Bytes of the largest tensor that one sample leaves behind."""
-        made = (name for name in self.shapes if name in self.producer)
+        made = (name for name in self.shapes if name in self.producer and name not in self.fixed)
         return max((math.prod(self.shapes[n]) * self.dtypes[n].itemsize for n in made), default=0) // self.batch
 
     @property

@@ -13,7 +13,7 @@ from reap_onnx.numerics.parallel import even_slices
 
 Doubles = npt.NDArray[np.float64]
 
-_CHUNK = 1024, 8192  # rows, least and most, that are summed in float32 before they go into the float64 sums
+_CHUNK = 1024, 8192  # rows, least and most, that go into the float64 sums at a time, summed in float32
 _LARGEST = 1e15  # a chunk of products of such values still fits into float32
 _WIDE = 1024  # columns from which on rows are kept themselves,
 _SUMS_COST = 48  # bytes for each entry of a Gram matrix until it is solved: itself, copies, factor, inverse
@@ -145,8 +145,9 @@ Equations = Normal | Rows
 def bytes_to_solve(equations: Equations) -> int:
     """Bytes that a problem takes until it is solved, its equations included."""
     if isinstance(equations, Normal):
-        return _SUMS_COST * len(equations.gram) ** 2
-    return _ROWS_COST * equations.x.size
+        columns, features = len(equations.cross), len(equations.total)
+        return _SUMS_COST * columns * (columns + features)
+    return _ROWS_COST * (equations.x.size + equations.y.size)
 
 
 def join(first: Equations, second: Equations, memory: int | None = None) -> Equations:
@@ -182,7 +183,7 @@ def _room(columns: int, features: int, memory: int | None) -> tuple[int, bool]:
 
 
 def _chunk(columns: int) -> int:
-    """Rows of so many columns to add up at once: as many, so that their products cost more than adding these does."""
+    """Rows of so many columns that wait for each other: as many, so that products cost more than adding these does."""
     least, most = _CHUNK
     return min(max(columns, least), most)
 
@@ -190,10 +191,10 @@ def _chunk(columns: int) -> int:
 class Accumulator:
     """Adds rows to the sums of a :class:`Normal`; keeps them, as :class:`Rows`, while they are few and wide.
 
-    Rows wait until they are about as many as columns, so that products are large however small the batches are, and
-    what waits takes no more than a Gram matrix does. Products are made in float32, about the mean of the first rows
-    (sums of products far from zero would drown what varies in rounding), and go into float64 sums; the shift is undone
-    in :meth:`result`.
+    Rows wait until they are as many as columns, a thousand at least, so that products are large however small the
+    batches are, and what waits of ``x`` takes no more than a Gram matrix, or a thousand rows. Products are made in
+    float32, about the mean of the first rows (sums of products far from zero would drown what varies in rounding), and
+    go into float64 sums; the shift is undone in :meth:`result`.
 
     Parameters
     ----------
@@ -212,6 +213,7 @@ class Accumulator:
         self._held: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
         self._waiting = 0
         self._room, self._tight = _room(columns, features, memory)
+        self._due = max(_chunk(columns), self._room)
         self._sums: _Sums | None = None
 
     def add(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> None:
@@ -230,11 +232,11 @@ class Accumulator:
                 raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
         if self._tight:
             x, y = x[: self._room - self._waiting], y[: self._room - self._waiting]
-        alone = not self._waiting and len(x) >= _chunk(columns)  # such rows need not be copied
+        alone = not self._waiting and len(x) >= self._due  # such rows need not be copied
         if self._tight or not alone:
             self._held.append((x.astype(np.float32), y.astype(np.float32)))
             self._waiting += len(x)
-            if self._tight or self._waiting < _chunk(columns):
+            if self._tight or self._waiting < self._due:
                 return
             x, y = self._take()
         self._sums = self._sums or _Sums(*self._shape)
@@ -277,7 +279,7 @@ class _Sums:
         if self._rows == 0 and len(x):
             self._x_shift = x[: _CHUNK[1]].mean(axis=0, dtype=np.float64).astype(np.float32)
             self._y_shift = y[: _CHUNK[1]].mean(axis=0, dtype=np.float64).astype(np.float32)
-        for some in even_slices(len(x), _chunk(x.shape[1])):
+        for some in even_slices(len(x), _CHUNK[1]):
             self._add_chunk(x[some], y[some])
 
     def result(self, intercept: bool) -> Normal:

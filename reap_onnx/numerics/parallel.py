@@ -19,15 +19,18 @@ _here = threading.local()
 """Whether the work that this thread does is still waited for, as the event that ``given_up`` is."""
 
 
-def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], most: int | None = None) -> list[Result]:
+def cores() -> int:
+    """Threads that the BLAS has."""
+    return max((library["num_threads"] for library in _blas().info()), default=1)
+
+
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """``work`` of every item, in the order of the items.
 
-    As many threads as the BLAS has, and ``most`` at most, each product on one of them: many products of some thousand
-    rows spread better over cores than each by itself does, and what is found does not depend on the number of cores.
+    As many threads as the BLAS has, each product on one of them: many products of some thousand rows spread better
+    over cores than each by itself does, and what is found does not depend on the number of cores.
     """
-    blas = _blas()
-    threads = max((library["num_threads"] for library in blas.info()), default=1)
-    threads = threads if most is None else min(threads, most)
+    threads = cores()
     if threads == 1:
         return [work(item) for item in items]
     given_up = threading.Event()
@@ -36,7 +39,7 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], most: int
         _here.given_up = given_up
         return work(item)
 
-    with blas.limit(limits=1):
+    with _blas().limit(limits=1):
         try:
             return list(_pool(threads).map(one, items))
         except BaseException:
@@ -50,7 +53,7 @@ def check_wanted() -> None:
     Raises
     ------
     CancelledError
-        An interrupt came, or another piece of the work failed.
+        An interrupt came, or an earlier item failed.
     """
     given_up: threading.Event | None = getattr(_here, "given_up", None)
     if given_up is not None and given_up.is_set():

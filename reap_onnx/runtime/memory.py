@@ -14,7 +14,7 @@ import numpy as np
 from reap_onnx.errors import DataError
 
 UNKNOWN = 8_000_000_000  # bytes taken as available where the machine does not say
-REUSED = 32 * 2**20  # bytes of a tensor up to which allocators use memory again; beyond, it is new each time
+REUSED = 32 * 2**20 - 2**16  # bytes up to which glibc uses memory again; larger tensors are new to the system each time
 ROWS = 8_000_000_000  # bytes for rows and normal equations where nothing is said
 
 

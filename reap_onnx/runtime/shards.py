@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Equations, join
-from reap_onnx.numerics.parallel import in_parallel
+from reap_onnx.numerics.parallel import cores, in_parallel
 from reap_onnx.runtime.statistics import Tap, add_blocks, collect_dense, normals
 
 SHARD = 200  # samples of a shard, rounded up to whole batches; the same on any machine, since sums of floats hang on it
@@ -143,7 +144,7 @@ class Workers(Protocol):
 
 
 class ThisProcess:
-    """Does one piece after the other; several at once on its cores where it may."""
+    """Does one piece after the other; one for each core at once where it may."""
 
     def run(
         self,
@@ -153,10 +154,16 @@ class ThisProcess:
         advance: Callable[[int], None],
         at_once: int = 1,
     ) -> Iterator[Result]:
-        """Each result as it is asked for, or all of them where several are worked on at once."""
-        if at_once > 1:
-            return iter(in_parallel(lambda item: work(shared, item, advance), items, at_once))
-        return (work(shared, item, advance) for item in items)
+        """Each result as it is asked for, or all of them where every core works on one."""
+        if at_once == 1 or at_once < cores():
+            return (work(shared, item, advance) for item in items)
+        told = Lock()
+
+        def one_by_one(count: int) -> None:
+            with told:
+                advance(count)
+
+        return iter(in_parallel(lambda item: work(shared, item, one_by_one), items))
 
     @contextmanager
     def walk(

@@ -158,10 +158,9 @@ class Collector:
 
     def result(self) -> Parts:
         """What the batches since the last result leave behind."""
-        return {
-            tap.layer.node.index: [block.result() for block in self._blocks.pop(tap.layer.node.index)]
-            for tap in self._taps
-        }
+        indices = [tap.layer.node.index for tap in self._taps]
+        found = in_parallel(lambda index: [block.result() for block in self._blocks.pop(index)], indices)
+        return dict(zip(indices, found, strict=True))
 
     def _add(self, tap: Tap, number: int, was: Batch, now: Batch) -> None:
         index, total, geometry = tap.layer.node.index, was[tap.wanted], tap.layer.geometry

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +19,11 @@ from reap_onnx.method import select
 from reap_onnx.method.problems import RIDGE, group_problems, layers_to_refit, refitted
 from reap_onnx.method.select import GroupPath, Sensitivity, curve, error_paths, weighed
 from reap_onnx.model.edit import with_constants
+from reap_onnx.numerics.gram import bytes_to_solve
 from reap_onnx.numerics.path import scores
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.runtime.session import Session
+from reap_onnx.runtime.shards import ThisProcess
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from wiring import random_feeds, read
 
@@ -58,6 +61,34 @@ def test_groups_at_once_have_the_paths_that_they_have_one_by_one(measured, monke
         assert one.group is other.group
         np.testing.assert_array_equal(one.path.order, other.path.order)
         np.testing.assert_allclose(one.path.errors, other.path.errors, rtol=1e-9)
+
+
+def bytes_of(statistics):
+    return sum(bytes_to_solve(normal) for blocks in statistics.values() for normal in blocks)
+
+
+class Told(ThisProcess):
+    """Remembers how many groups it may work on at once, and in which order they come."""
+
+    at_once = 0
+    sizes: Sequence[int] = ()
+
+    def run(self, work, shared, items, advance, at_once=1):
+        items, self.at_once = list(items), at_once
+        self.sizes = [bytes_of(own) for _, own in items]
+        return super().run(work, shared, items, advance)
+
+
+@pytest.mark.parametrize(("wide", "room", "at_once"), [(0, 2.5, 2), (0, 100, 4), (0, 0.5, 1), (10**9, 100, 1)])
+def test_wide_groups_go_at_once_as_many_as_there_is_memory_for(measured, monkeypatch, wide, room, at_once):
+    trace, groups, taps, statistics, _ = measured
+    largest = max(bytes_of(select.statistics_of(group, statistics)) for group in groups)
+    monkeypatch.setattr(select, "WIDE", wide)
+    told = Told()
+    paths = error_paths(trace, groups, taps, statistics, workers=told, memory=int(room * largest))
+    assert told.at_once == min(at_once, len(groups))
+    assert told.sizes == sorted(told.sizes, reverse=True)
+    assert [path.group for path in paths] == list(groups)
 
 
 @pytest.mark.parametrize(("criterion", "power"), [("l1", 1), ("l2", 2)])

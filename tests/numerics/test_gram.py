@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reap_onnx.numerics.gram import Accumulator, Normal, Rows, join
+from reap_onnx.numerics import gram
+from reap_onnx.numerics.gram import Accumulator, Normal, Rows, bytes_to_solve, join
+from reap_onnx.numerics.path import Problem, RowProblem, removal_path
 
 FIELDS = ("gram", "cross", "square", "total")
 
@@ -80,6 +84,43 @@ def test_rows_of_batches_of_any_size_are_added_up(columns, rows, size):
     assert_close(gather(batches, columns, 3, True), exact(x, y, True), 2e-6)
     np.testing.assert_array_equal((x, y)[0], before[0])
     np.testing.assert_array_equal((x, y)[1], before[1])
+
+
+@pytest.mark.parametrize(
+    ("columns", "size", "rows", "products"), [(5, 10, 3000, 3), (1100, 49, 3000, 3), (5, 9000, 9000, 2)]
+)
+def test_products_are_of_about_as_many_rows_as_columns(monkeypatch, columns, size, rows, products):
+    made, add = [], gram._Sums._add_chunk
+    monkeypatch.setattr(gram._Sums, "_add_chunk", lambda sums, x, y: (made.append(len(x)), add(sums, x, y)))
+    zeros = np.zeros((size, columns), np.float32), np.zeros((size, 2), np.float32)
+    gather([tuple(part[: rows - start] for part in zeros) for start in range(0, rows, size)], columns, 2, True)
+    assert sum(made) == rows
+    assert len(made) == products
+
+
+def test_rows_are_kept_however_few_are_added_up_at_a_time(monkeypatch):
+    monkeypatch.setattr(gram, "_CHUNK", (10, 20))
+    zeros = np.zeros((5, 1100), np.float32), np.zeros((5, 2), np.float32)
+    assert isinstance(gather([zeros] * 100, 1100, 2, True), Rows)
+    assert isinstance(gather([zeros] * 110, 1100, 2, True), Normal)
+
+
+@pytest.mark.parametrize(("rows", "columns", "features"), [(700, 300, 5), (700, 300, 600), (400, 1200, 3)])
+def test_bytes_to_solve_bound_what_a_path_takes(rows, columns, features):
+    rng = np.random.default_rng(8)
+    x, y = (rng.standard_normal((rows, width)).astype(np.float32) for width in (columns, features))
+    equations = gather([(x, y)], columns, features, False)
+    units = np.arange(columns) // 4
+    tracemalloc.start()
+    if isinstance(equations, Rows):
+        problem = RowProblem(equations.x, equations.y, units)
+    else:
+        problem = Problem(equations.gram, equations.cross, units)
+    removal_path([problem], columns // 4, 1e-3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * bytes_to_solve(equations)
+    assert peak > bytes_to_solve(equations) / 8
 
 
 def test_what_waits_is_not_what_the_caller_goes_on_to_write():

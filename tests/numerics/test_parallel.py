@@ -33,25 +33,6 @@ def test_products_are_the_same_bits_for_any_number_of_threads():
         np.testing.assert_array_equal(found[0], other)
 
 
-def test_no_more_than_told_run_at_once():
-    running, most, lock = [], [], threading.Lock()
-
-    def work(item):
-        with lock:
-            running.append(item)
-            most.append(len(running))
-        time.sleep(0.01)
-        with lock:
-            running.remove(item)
-
-    with threadpool_limits(3):
-        in_parallel(work, range(12), 2)
-        assert max(most) == 2
-        most.clear()
-        in_parallel(work, range(4), 1)
-        assert max(most) == 1
-
-
 def test_work_that_nobody_waits_for_any_more_ends():
     under_way, ended = threading.Event(), threading.Event()
 

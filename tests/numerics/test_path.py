@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from concurrent.futures import CancelledError
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reap_onnx.numerics import path
 from reap_onnx.numerics.path import Problem, RowProblem, removal_path, ridge_of, scores
 
 TINY = 1e-14  # a ridge far below what is compared
@@ -321,3 +324,17 @@ def test_problems_that_do_not_fit_are_refused():
         Problem(gram, cross, units, -1.0)
     with pytest.raises(ValueError, match="not finite"):
         scores([Problem(gram * np.nan, cross, units)], 2, 1e-6)
+
+
+def test_a_path_that_nobody_waits_for_ends(monkeypatch):
+    calls = []
+
+    def check():
+        calls.append(1)
+        if len(calls) == 3:
+            raise CancelledError
+
+    monkeypatch.setattr(path, "check_wanted", check)
+    with pytest.raises(CancelledError):
+        removal_path([Problem(np.eye(8), np.ones((8, 2)), np.arange(8))], 8, 1e-3)
+    assert len(calls) == 3

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from nets import images, residual_net
 from reap_onnx.data.dataset import Dataset
@@ -46,3 +49,21 @@ def test_sums_of_shards_are_those_of_one_pass() -> None:
                 expected = getattr(one, field)
                 # products are made in float32, here of other rows together
                 np.testing.assert_allclose(getattr(merged, field), expected, atol=3e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("threads", "at_once", "ahead"), [(1, 1, 1), (2, 1, 1), (3, 2, 1), (2, 2, 4), (2, 7, 4)])
+def test_pieces_of_work_go_at_once_where_each_core_has_one(threads: int, at_once: int, ahead: int) -> None:
+    begun: list[int] = []
+    told: list[int] = []
+
+    def work(factor: int, item: int, advance: Callable[[int], None]) -> int:
+        begun.append(item)
+        advance(1)
+        return factor * item
+
+    with threadpool_limits(threads):
+        results = HERE.run(work, 3, range(4), told.append, at_once)
+        assert next(results) == 0
+        assert len(begun) == ahead
+        assert list(results) == [3, 6, 9]
+    assert told == [1, 1, 1, 1]

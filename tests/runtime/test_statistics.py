@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from threadpoolctl import threadpool_limits
 
 from examples.net import Net, head, stem
 from reap_onnx.data.dataset import Dataset
@@ -169,6 +170,20 @@ def test_the_same_seed_the_same_rows_whatever_else_is_measured() -> None:
         0
     ].normal
     assert not np.array_equal(other.gram, both[taps[0].layer.node.index][0].gram)
+
+
+def test_sums_are_the_same_bits_for_any_number_of_threads() -> None:
+    net = Net()
+    wide = net.op("Relu", stem(net, 100))
+    trace = Trace(read(net.model(head(net, net.conv(wide, 100, 300, name="layer"), 300))))
+    found = []
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads):
+            measured = collect_dense(trace.network, [tap_of(trace)], SAMPLES, batch=4, rows=500, seed=0)
+            found.append(next(iter(measured.values()))[0].normal)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.gram, found[0].gram)
+        np.testing.assert_array_equal(other.cross, found[0].cross)
 
 
 def test_progress_counts_samples() -> None:
