@@ -13,7 +13,7 @@ from reap_onnx.numerics.parallel import even_slices
 
 Doubles = npt.NDArray[np.float64]
 
-_CHUNK = 1024, 8192  # rows, least and most, that go into the float64 sums at a time, summed in float32
+_CHUNK = 128, 8192  # rows, least and most, that go into the float64 sums at a time, summed in float32
 _LARGEST = 1e15  # a chunk of products of such values still fits into float32
 _WIDE = 1024  # columns from which on rows are kept themselves,
 _SUMS_COST = 48  # bytes for each entry of a Gram matrix until it is solved: itself, copies, factor, inverse
@@ -191,10 +191,10 @@ def _chunk(columns: int) -> int:
 class Accumulator:
     """Adds rows to the sums of a :class:`Normal`; keeps them, as :class:`Rows`, while they are few and wide.
 
-    Rows wait until they are as many as columns, a thousand at least, so that products are large however small the
-    batches are, and what waits of ``x`` takes no more than a Gram matrix, or a thousand rows. Products are made in
-    float32, about the mean of the first rows (sums of products far from zero would drown what varies in rounding), and
-    go into float64 sums; the shift is undone in :meth:`result`.
+    Rows wait until they are as many as columns, so that products are large however small the batches are, and what
+    waits of ``x`` takes no more than a Gram matrix. Products are made in float32, about the mean of the first rows (sums
+    of products far from zero would drown what varies in rounding), and go into float64 sums; the shift is undone in
+    :meth:`result`.
 
     Parameters
     ----------

@@ -87,7 +87,7 @@ def test_rows_of_batches_of_any_size_are_added_up(columns, rows, size):
 
 
 @pytest.mark.parametrize(
-    ("columns", "size", "rows", "products"), [(5, 10, 3000, 3), (1100, 49, 3000, 3), (5, 9000, 9000, 2)]
+    ("columns", "size", "rows", "products"), [(5, 10, 3000, 24), (1100, 49, 3000, 3), (5, 9000, 9000, 2)]
 )
 def test_products_are_of_about_as_many_rows_as_columns(monkeypatch, columns, size, rows, products):
     made, add = [], gram._Sums._add_chunk
