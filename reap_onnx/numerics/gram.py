@@ -192,9 +192,9 @@ class Accumulator:
     """Adds rows to the sums of a :class:`Normal`; keeps them, as :class:`Rows`, while they are few and wide.
 
     Rows wait until they are as many as columns, so that products are large however small the batches are, and what
-    waits of ``x`` takes no more than a Gram matrix. Products are made in float32, about the mean of the first rows (sums
-    of products far from zero would drown what varies in rounding), and go into float64 sums; the shift is undone in
-    :meth:`result`.
+    waits of ``x`` takes no more than a Gram matrix. Products are made in float32, about the mean of the first rows
+    (sums of products far from zero would drown what varies in rounding), and go into float64 sums; the shift is undone
+    in :meth:`result`.
 
     Parameters
     ----------
