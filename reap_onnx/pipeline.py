@@ -568,8 +568,9 @@ def _calibration(given: Given, stats: Stats | None, run: Run, workers: Workers) 
     """Measured now, or read."""
     if stats is None:
         return measure(given, run, workers)
-    check_origin(stats, given.origin, given.source.name)
-    if given.dataset.digest() not in (stats.origin.data["sha256"], stats.samples.shuffled(given.options.seed).digest()):
+    origin = given.origin
+    check_origin(stats, origin, given.source.name)
+    if origin.data["sha256"] not in (stats.origin.data["sha256"], stats.samples.shuffled(given.options.seed).digest()):
         run.notes.append("The statistics were measured on other samples than those that the layers are refitted on.")
     return read_calibration(stats, given, run)
 

@@ -36,6 +36,13 @@ def halved(net: onnx.ModelProto) -> PruneResult:
     return prune(net)
 
 
+@pytest.fixture
+def source(net: onnx.ModelProto, tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    onnx.save(net, path)
+    return path
+
+
 def test_fewer_samples_run_at_a_time_where_their_tensors_are_large(
     net: onnx.ModelProto, halved: PruneResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,13 +57,6 @@ def test_fewer_samples_run_at_a_time_where_their_tensors_are_large(
     fewer = prune(net)
     assert max(counts) == 10
     assert params(fewer.model) == pytest.approx(params(halved.model), rel=0.1)
-
-
-@pytest.fixture
-def source(net: onnx.ModelProto, tmp_path: Path) -> Path:
-    path = tmp_path / "net.onnx"
-    onnx.save(net, path)
-    return path
 
 
 def files(folder: Path) -> list[str]:

@@ -232,26 +232,31 @@ class Accumulator:
                 raise ValueError(f"{name} holds values that are not finite, or too large for products in float32")
         if self._tight:
             x, y = x[: self._room - self._waiting], y[: self._room - self._waiting]
-        alone = not self._waiting and len(x) >= self._due  # such rows need not be copied
-        if self._tight or not alone:
-            self._held.append((x.astype(np.float32), y.astype(np.float32)))
-            self._waiting += len(x)
-            if self._tight or self._waiting < self._due:
-                return
-            x, y = self._take()
-        self._sums = self._sums or _Sums(*self._shape)
-        self._sums.add(x, y)
+        if not self._tight and not self._waiting and len(x) >= self._due:
+            self._add_up(x, y)  # without a copy
+            return
+        self._hold(x.astype(np.float32), y.astype(np.float32))
+        if not self._tight and self._waiting >= self._due:
+            self._add_up(*self._take())
 
     def result(self) -> Equations:
         """Return the sums, or the rows, so far; more may be added afterwards."""
-        waiting, few = self._waiting, self._tight or (self._sums is None and self._waiting < self._room)
         x, y = self._take()
-        if few:
-            self._held, self._waiting = [(x, y)], waiting
+        if self._tight or (self._sums is None and len(x) < self._room):
+            self._hold(x, y)
             return Rows(np.concatenate([x, np.ones((len(x), 1), np.float32)], axis=1) if self._intercept else x, y)
-        self._sums = self._sums or _Sums(*self._shape)
-        self._sums.add(x, y)
-        return self._sums.result(self._intercept)
+        return self._add_up(x, y).result(self._intercept)
+
+    def _add_up(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> _Sums:
+        """The sums with these rows in them."""
+        sums = self._sums = self._sums or _Sums(*self._shape)
+        sums.add(x, y)
+        return sums
+
+    def _hold(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None:
+        """Let rows wait."""
+        self._held.append((x, y))
+        self._waiting += len(x)
 
     def _take(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """What waits, as two matrices; nothing waits afterwards."""
