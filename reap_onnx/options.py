@@ -242,8 +242,8 @@ class PruneOptions:
     providers
         Execution providers of onnxruntime, the preferred one first.
     memory
-        Bytes that a run may take for tensors, rows and normal equations, besides the model and the samples; what
-        tensors take beyond it lies in a file. By default half of what the machine has left, and 8 GB for rows and
+        Bytes that a run may take for tensors, rows, normal equations and samples, besides the model; what tensors and
+        samples take beyond it lies in a file. By default half of what the machine has left, and 8 GB for rows and
         normal equations, so that the result does not depend on the machine; with less, wide layers are refitted with
         fewer rows, and what activations hide is looked for in fewer.
     method

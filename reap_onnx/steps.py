@@ -43,7 +43,7 @@ from reap_onnx.report.summary import Latency, LatencySearch
 from reap_onnx.runtime.compare import samples_of
 from reap_onnx.runtime.feeds import fixed_batch, one_run, probe_feeds, probe_shapes
 from reap_onnx.runtime.latency import load_sessions
-from reap_onnx.runtime.memory import batch_within, memory_for_rows
+from reap_onnx.runtime.memory import SAMPLES, batch_within, memory_for_rows, memory_limit
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import probe, probe_sizes
 from reap_onnx.runtime.shards import HERE, Measurement, Workers, add_sums, cut_shards, measure_shard
@@ -130,9 +130,11 @@ def read(
     fixed = fixed_batch(specs)
     options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
     with run.stage("reading the samples"):
-        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed).shuffled(options.seed)
+        room = memory_limit(options.memory) // SAMPLES
+        dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed, memory=room)
+        dataset = dataset.shuffled(options.seed)
         if evaluate is not None:
-            judged = load_dataset(evaluate, specs, images=images, seed=options.seed)
+            judged = load_dataset(evaluate, specs, images=images, seed=options.seed, memory=room)
         elif options.max_drop is not None:
             dataset, judged = _hold_out(dataset, options.seed, fixed or 1)
         else:
@@ -142,7 +144,8 @@ def read(
         groups = find_groups(trace)
     asked = options.batch
     if fixed is None:
-        options = replace(options, batch=batch_within(asked, trace.network.largest))
+        memory = memory_for_rows(options.memory)  # results depend on the batch
+        options = replace(options, batch=batch_within(asked, trace.network.bytes_of_a_sample, memory))
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
     _check_overrides(options.overrides, groups)

@@ -82,8 +82,8 @@ Memory: TypeAlias = Annotated[
     typer.Option(
         "--memory",
         metavar="BYTES",
-        help="Memory for what lies between layers, as 8G; what goes beyond lies in a file. Half of what is free by "
-        "default.",
+        help="Memory for samples and for what lies between layers, as 8G; what goes beyond lies in a file. Half of "
+        "what is free by default.",
         rich_help_panel="Limits",
     ),
 ]

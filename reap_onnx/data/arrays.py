@@ -5,25 +5,28 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
 
 from reap_onnx.data.dataset import Array, InputSpec, show_shape
 from reap_onnx.data.fit import UNNAMED
+from reap_onnx.data.place import PIECE, placed
 from reap_onnx.errors import DataError
 
 _DAMAGED = "the file is damaged or incomplete: write it again"
 _PICKLED = "save plain arrays: numpy.savez(path, name=array) of numbers, all samples of one shape"
 
 
-def read_npz(path: Path) -> dict[str, Array]:
-    """All arrays of an ``.npz`` file.
+def read_npz(path: Path, memory: int | None = None) -> dict[str, Array]:
+    """All arrays of an ``.npz`` file; one of more than ``memory`` bytes is copied to a file that can be mapped.
 
     Raises
     ------
@@ -36,11 +39,42 @@ def read_npz(path: Path) -> dict[str, Array]:
         with _reading(str(path)):
             archive = np.load(stream, allow_pickle=False)
         for name in archive.files:
-            with _reading(f"{path}, array {name!r}"):
-                arrays[name] = archive[name]
+            where = f"{path}, array {name!r}"
+            large = None if memory is None else _mapped(where, archive.zip, f"{name}.npy", memory)
+            with _reading(where):
+                arrays[name] = archive[name] if large is None else large
             if not isinstance(arrays[name], np.ndarray):
                 raise DataError(f"{path} holds {name!r}, which is not an array", "write the file with numpy.savez")
     return arrays
+
+
+def _mapped(where: str, archive: ZipFile, member: str, memory: int) -> Array | None:
+    """An array of an archive, in a file of its own; None where it is no larger than ``memory``, or not plain rows."""
+    if member not in archive.NameToInfo or archive.getinfo(member).file_size <= memory:
+        return None
+    with _reading(where):
+        stream = archive.open(member)
+    with stream:
+        with _reading(where):
+            read_header = _HEADERS.get(np.lib.format.read_magic(stream))
+            shape, columns_first, dtype = ((), True, np.dtype(object)) if read_header is None else read_header(stream)
+        if columns_first or dtype.hasobject or min(shape, default=-1) < 0:
+            return None
+        return placed(_rows(where, stream, shape, dtype), shape, dtype, memory)
+
+
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def _rows(where: str, stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Array]:
+    """The numbers of an array (N, ...), piece by piece."""
+    size = math.prod(shape[1:])
+    step = max(1, PIECE // max(size * dtype.itemsize, 1))
+    for start in range(0, shape[0], step):
+        count = min(step, shape[0] - start)
+        with _reading(where):
+            part = np.frombuffer(stream.read(count * size * dtype.itemsize), dtype).reshape(count, *shape[1:])
+        yield part
 
 
 def read_npy(path: Path) -> Array:

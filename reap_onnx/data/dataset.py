@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from reap_onnx.data.place import SCATTERED, let_go, pieces, placed, taken
 from reap_onnx.errors import DataError, ModelError
 
 Array = npt.NDArray[Any]
@@ -119,6 +120,8 @@ class Dataset:
         Where the samples come from and how they were prepared, in one line.
     preprocessing
         The numbers of the image recipe, as JSON values; empty where none was applied.
+    memory
+        Bytes that an array made of these samples may take before it lies in a file; None: any.
 
     Raises
     ------
@@ -130,6 +133,7 @@ class Dataset:
     labels: npt.NDArray[np.int64] | None = None
     description: str = "samples in memory"
     preprocessing: dict[str, object] = field(default_factory=dict)
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if not self.inputs:
@@ -142,7 +146,11 @@ class Dataset:
     def subset(self, indices: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Dataset:
         """The samples at ``indices`` (any order, repeats allowed), with their labels."""
         chosen = np.asarray(indices, dtype=np.intp)
-        inputs = {name: array[chosen] for name, array in self.inputs.items()}
+        chosen = np.arange(len(self))[chosen]  # none beyond the last, negative ones from the end
+        inputs = {
+            name: placed(taken(array, chosen), (len(chosen), *array.shape[1:]), array.dtype, self.memory)
+            for name, array in self.inputs.items()
+        }
         return replace(self, inputs=inputs, labels=None if self.labels is None else self.labels[chosen])
 
     def shuffled(self, seed: int) -> Dataset:
@@ -167,21 +175,26 @@ class Dataset:
     def _hashes(self) -> Iterator[bytes]:
         """SHA-256 of each sample."""
         arrays = [self.inputs[name] for name in sorted(self.inputs)]
-        for sample in zip(*arrays, strict=True):
+        for number, sample in enumerate(zip(*arrays, strict=True), 1):
             yield hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in sample)).digest()
+            if number % SCATTERED == 0:
+                let_go(arrays)
 
     def digest(self) -> str:
         """SHA-256 of the inputs, hexadecimal."""
         found = hashlib.sha256()
         for name, array in self.inputs.items():
             found.update(f"{name} {array.dtype} {array.shape}".encode())
-            found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            for some in pieces(array):
+                found.update(np.ascontiguousarray(array[some]).reshape(-1).view(np.uint8).data)
+                let_go([array])
         return found.hexdigest()
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Views of ``size`` samples at a time, in order; the last batch holds what remains."""
         for start in range(0, len(self), size):
             yield {name: array[start : start + size] for name, array in self.inputs.items()}
+            let_go(self.inputs.values())
 
     def halves(self, seed: int, multiple: int = 1) -> tuple[Dataset, Dataset]:
         """Two halves of equal size, a multiple of ``multiple``, drawn by ``seed``; samples keep their order."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from reap_onnx.data.dataset import Array, Dataset, InputSpec, count_samples, show_shape
 from reap_onnx.data.images import ImageOptions, Recipe, preprocess, resolve
+from reap_onnx.data.place import let_go, pieces, placed, taken
 from reap_onnx.errors import DataError, UsageError
 
 LABELS = "labels"
@@ -19,12 +20,16 @@ UNNAMED = ""
 
 @dataclass(frozen=True)
 class Request:
-    """What is wanted of a source: arrays for these inputs, images by these options, so many samples, this seed."""
+    """What is wanted of a source: arrays for these inputs, images by these options, so many samples, this seed.
+
+    An array of more than ``memory`` bytes lies in a file.
+    """
 
     specs: tuple[InputSpec, ...]
     images: ImageOptions
     samples: int | None
     seed: int
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if not self.specs:
@@ -107,12 +112,13 @@ def fit_arrays(where: str, arrays: Mapping[str, Array], request: Request, labels
 
     inputs, recipes = {}, []
     for spec in request.specs:
-        array = _take(named[spec.name], indices)
+        array = named[spec.name]
         if spec.name in images:
-            recipes.append(find_recipe(where, spec, request.images, array.shape[1:3]))
-            inputs[spec.name] = preprocess(array, recipes[-1])
+            own = find_recipe(where, spec, request.images, array.shape[1:3])
+            inputs[spec.name] = _converted(array, indices, own, request.memory)
+            recipes.append(own)
         else:
-            inputs[spec.name] = _cast(where, spec, array)
+            inputs[spec.name] = _cast(where, spec, array, indices, request.memory)
         _check_finite(where, spec.name, inputs[spec.name], indices)
         if not spec.shape and (inputs[spec.name] != inputs[spec.name][0]).any():
             raise DataError(
@@ -123,7 +129,7 @@ def fit_arrays(where: str, arrays: Mapping[str, Array], request: Request, labels
     recipe = _one_recipe(where, recipes)
     notes = [tell_choice(where, available, indices, request), *_notes(recipe, request.images, unused)]
     kept = None if classes is None else classes[indices]
-    return Dataset(inputs, kept, "; ".join(notes), {} if recipe is None else recipe.numbers())
+    return Dataset(inputs, kept, "; ".join(notes), {} if recipe is None else recipe.numbers(), request.memory)
 
 
 def _notes(recipe: Recipe | None, options: ImageOptions, unused: list[str]) -> list[str]:
@@ -225,42 +231,51 @@ def _check_shape(where: str, spec: InputSpec, array: Array) -> None:
     raise DataError(f"{where}: array of shape {show_shape(array.shape)} does not fit input {spec}", hint)
 
 
-def _take(array: Array, indices: npt.NDArray[np.intp]) -> Array:
-    """The samples at ascending ``indices``; the array itself where that is all of an array in memory."""
-    if len(indices) == len(array) and not isinstance(array, np.memmap):
-        return array
-    return np.asarray(array[indices])
+def _converted(array: Array, indices: npt.NDArray[np.intp], recipe: Recipe, memory: int | None) -> Array:
+    """The images at ascending ``indices`` as the model's input."""
+    values = (preprocess(some, recipe) for some in taken(array, indices))
+    return placed(values, (len(indices), *recipe.shape), recipe.dtype, memory)
 
 
-def _cast(where: str, spec: InputSpec, array: Array) -> Array:
-    """``array`` C-contiguous in the dtype of the input; only casts that keep what the values mean."""
+def _cast(where: str, spec: InputSpec, array: Array, indices: npt.NDArray[np.intp], memory: int | None) -> Array:
+    """The samples at ascending ``indices``, C-contiguous, in the dtype of the input; only casts that keep the meaning.
+
+    The array itself where it is that already.
+    """
     source, target = array.dtype, spec.dtype
-    if source != target and not _keeps_meaning(array, target):
+    if source != target and not _keeps_meaning(array, indices, target):
         hint = f"convert it: array.astype({str(target)!r})" if target.kind != "O" else "give an array of strings"
         raise DataError(f"{where}: array of {source} does not fit input {spec}", hint)
+    whole = len(indices) == len(array) and not isinstance(array, np.memmap)
+    if whole and source == target and array.flags.c_contiguous:
+        return array
     with np.errstate(over="ignore"):  # values too large become infinite, which is reported as such
-        return np.ascontiguousarray(array, dtype=target)
+        return placed(taken(array, indices), (len(indices), *array.shape[1:]), target, memory)
 
 
-def _keeps_meaning(array: Array, target: np.dtype[np.generic]) -> bool:
+def _keeps_meaning(array: Array, indices: npt.NDArray[np.intp], target: np.dtype[np.generic]) -> bool:
     """Float to float, integers to float, integers to integers that hold every value, text to strings."""
     source = array.dtype.kind
     if target.kind == "f":
         return source in "fiub"
     if target.kind in "iu" and source in "iub":
         limits = np.iinfo(target.name)
-        return array.size == 0 or (int(array.min()) >= limits.min and int(array.max()) <= limits.max)
+        found = ((int(part.min(initial=0)), int(part.max(initial=0))) for part in taken(array, indices))
+        return all(low >= limits.min and high <= limits.max for low, high in found)
     return target.kind == "O" and source == "U"
 
 
 def _check_finite(where: str, name: str, array: Array, indices: npt.NDArray[np.intp]) -> None:
     if array.dtype.kind != "f":
         return
-    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if bad.any():
-        first = int(np.argmax(bad))
-        kind = "NaN" if np.isnan(array[first]).any() else "infinite values"
+    bad = []
+    for some in pieces(array):
+        part = array[some]
+        bad.extend(some.start + np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(axis=1)))
+        let_go([array])
+    if bad:
+        kind = "NaN" if np.isnan(array[bad[0]]).any() else "infinite values"
         raise DataError(
-            f"{where}: input {name!r} holds {kind} in sample {indices[first]} ({bad.sum()} such samples)",
+            f"{where}: input {name!r} holds {kind} in sample {indices[bad[0]]} ({len(bad)} such samples)",
             f"repair or leave out these samples; the values are read as {array.dtype}",
         )

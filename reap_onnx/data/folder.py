@@ -12,6 +12,7 @@ import numpy.typing as npt
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.data.fit import Request, check_labels, choose, find_recipe, tell_choice
 from reap_onnx.data.images import decode, preprocess
+from reap_onnx.data.place import placed
 from reap_onnx.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -40,11 +41,10 @@ def read_image_folder(folder: Path, request: Request) -> Dataset:
     indices = choose(len(files), request, str(folder))
     chosen = [files[index] for index in indices]
     labels = _read_labels(folder, chosen)
-    values = np.empty((len(chosen), *recipe.shape), dtype=spec.dtype)
-    for row, path in zip(values, chosen, strict=True):
-        row[:] = preprocess(decode(path, recipe)[None], recipe)[0]
+    decoded = (preprocess(decode(path, recipe)[None], recipe) for path in chosen)
+    values = placed(decoded, (len(chosen), *recipe.shape), spec.dtype, request.memory)
     description = f"{tell_choice(str(folder), len(files), indices, request)}; {recipe}"
-    return Dataset({spec.name: values}, labels, description, recipe.numbers())
+    return Dataset({spec.name: values}, labels, description, recipe.numbers(), request.memory)
 
 
 def _is_image(path: Path) -> bool:

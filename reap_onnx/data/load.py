@@ -39,6 +39,7 @@ def load_dataset(
     images: ImageOptions = _NO_IMAGE_OPTIONS,
     samples: int | None = None,
     seed: int = 0,
+    memory: int | None = None,
 ) -> Dataset:
     """Samples for a model, checked against its inputs.
 
@@ -57,6 +58,8 @@ def load_dataset(
         Random data: how many are made, 64 if None.
     seed
         Seeds the choice of samples, and random data.
+    memory
+        Bytes that samples may take; an array larger than its share lies in a file. None: any.
 
     Returns
     -------
@@ -70,7 +73,8 @@ def load_dataset(
     UsageError
         ``samples`` is not positive or ``seed`` is negative.
     """
-    return _load(source, Request(specs, images, samples, seed), IN_MEMORY)
+    share = None if memory is None else memory // max(1, len(specs))
+    return _load(source, Request(specs, images, samples, seed, share), IN_MEMORY)
 
 
 def _load(source: object, request: Request, where: str) -> Dataset:
@@ -132,6 +136,7 @@ def _random(request: Request) -> Dataset:
     return Dataset(
         {name: array[:used] for name, array in inputs.items()},
         description=f"RANDOM normal samples, not real data: {used} samples, seed {request.seed}",
+        memory=request.memory,
     )
 
 
@@ -160,7 +165,7 @@ def _read_arrays(path: Path, request: Request) -> dict[str, Array]:
         return read_test_data(path, request.specs)
     match path.suffix.lower():
         case ".npz":
-            return read_npz(path)
+            return read_npz(path, request.memory)
         case ".npy":
             return {UNNAMED: read_npy(path)}
         case ".json":

@@ -120,10 +120,10 @@ class Network:
         return fixed
 
     @property
-    def largest(self) -> int:
-        """Bytes of the largest tensor that one sample leaves behind."""
-        made = (name for name in self.shapes if name in self.producer and name not in self.fixed)
-        return max((math.prod(self.shapes[n]) * self.dtypes[n].itemsize for n in made), default=0) // self.batch
+    def bytes_of_a_sample(self) -> list[int]:
+        """What one sample leaves behind in every tensor."""
+        made = [name for name in self.shapes if name in self.producer and name not in self.fixed]
+        return [math.prod(self.shapes[name]) * self.dtypes[name].itemsize // self.batch for name in made]
 
     @property
     def weights(self) -> dict[str, np.ndarray]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,15 +64,18 @@ def compare_models(
     differences: dict[str, _Difference] = {}
     classes = _Classes(dataset.labels)
     done = 0
-    for feeds in dataset.batches(size):
-        count = len(next(iter(feeds.values())))
-        if original.batch and count < size:
-            break
-        expected, got = original.run(feeds), pruned.run(feeds, names)
+
+    def add(expected: Mapping[str, Any], got: Mapping[str, Any], count: int) -> None:
         for name in names:
             if isinstance(expected[name], np.ndarray):
                 differences.setdefault(name, _Difference(expected[name].dtype)).add(expected[name], got[name])
         classes.add(expected[names[0]], got[names[0]], count)
+
+    for feeds in dataset.batches(size):
+        count = len(next(iter(feeds.values())))
+        if original.batch and count < size:
+            break
+        add(original.run(feeds), pruned.run(feeds, names), count)  # which are gone before the next ones are made
         done += count
         if advance is not None:
             advance(count)

@@ -180,25 +180,29 @@ def _class_scores(batch: Batch) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return expected, got
 
 
+def _right(batch: Batch) -> tuple[Bools, Bools]:
+    """Where the original and the other model are right, (n,) each."""
+    expected, got = _class_scores(batch)
+    assert batch.labels is not None
+    check_labels(batch.labels, expected.shape[1])
+    return expected.argmax(axis=1) == batch.labels, got.argmax(axis=1) == batch.labels
+
+
+def _same(batch: Batch) -> Bools:
+    """Where both models put the same class first, (n,)."""
+    expected, got = _class_scores(batch)
+    return np.asarray(expected.argmax(axis=1) == got.argmax(axis=1))
+
+
 def _accuracy(batches: Iterator[Batch]) -> Judgement:
-    right: list[tuple[Bools, Bools]] = []
-    for batch in batches:
-        expected, got = _class_scores(batch)
-        assert batch.labels is not None
-        check_labels(batch.labels, expected.shape[1])
-        right.append((expected.argmax(axis=1) == batch.labels, got.argmax(axis=1) == batch.labels))
-    before, after = map(np.concatenate, zip(*right, strict=True))
+    before, after = map(np.concatenate, zip(*map(_right, batches), strict=True))
     losses, gains = int((before & ~after).sum()), int((after & ~before).sum())
     bound = share_bound(losses, gains, len(before), CONFIDENCE)
     return Judgement(len(before), float(before.mean()), float(after.mean()), bound)
 
 
 def _agreement(batches: Iterator[Batch]) -> Judgement:
-    same: list[Bools] = []
-    for batch in batches:
-        expected, got = _class_scores(batch)
-        same.append(expected.argmax(axis=1) == got.argmax(axis=1))
-    agreed = np.concatenate(same)
+    agreed = np.concatenate([*map(_same, batches)])
     bound = share_bound(int((~agreed).sum()), 0, len(agreed), CONFIDENCE, can_gain=False)
     return Judgement(len(agreed), 1.0, float(agreed.mean()), bound)
 

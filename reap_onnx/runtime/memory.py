@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from reap_onnx.errors import DataError
+from reap_onnx.data.place import append, nameless_file
 
 UNKNOWN = 8_000_000_000  # bytes taken as available where the machine does not say
 REUSED = 32 * 2**20 - 2**16  # bytes up to which glibc uses memory again; larger tensors are new to the system each time
 ROWS = 8_000_000_000  # bytes for rows and normal equations where nothing is said
+SAMPLES = 4  # one part in so many of the memory is for samples, before they lie in a file,
+STREAM = 4  # for what a stream keeps between pieces,
+TENSORS = 4  # and for the tensors of a run; these seldom need theirs at once
+_WHAT = "tensors between layers"
 
 
-def batch_within(most: int, largest: int) -> int:
-    """Samples of a run: at most ``most``, and what keeps tensors of ``largest`` bytes a sample within ``REUSED``."""
-    return max(1, min(most, REUSED // max(largest, 1)))
+def batch_within(most: int, tensors: Sequence[int], memory: int) -> int:
+    """Samples of a run, of each of which tensors of so many bytes are left behind.
+
+    At most ``most``, and what keeps the largest tensor within ``REUSED`` and all of them within a share of ``memory``.
+    """
+    largest, together = max([1, *tensors]), max(1, sum(tensors))
+    return max(1, min(most, REUSED // largest, memory // TENSORS // together))
 
 
 def memory_limit(wanted: int | None) -> int:
-    """Bytes that tensors between layers may take: ``wanted``, by default half of what the machine has left."""
+    """Bytes that samples and tensors between layers share: ``wanted``, by default half of what the machine has left."""
     return available_memory() // 2 if wanted is None else wanted
 
 
@@ -68,11 +76,7 @@ class Spill:
     """
 
     def __init__(self) -> None:
-        try:
-            self._file = tempfile.TemporaryFile(prefix="reap-onnx-")  # noqa: SIM115
-        except OSError as error:
-            raise _no_room(error) from error
-        self.size = 0
+        self._file, self.size = nameless_file(_WHAT), 0
 
     def put(self, array: np.ndarray) -> Spilled:
         """Append an array.
@@ -83,12 +87,8 @@ class Spill:
             The disk is full.
         """
         place = Spilled(self.size, array.shape, array.dtype)
-        try:
-            self._file.seek(self.size)
-            self._file.write(np.ascontiguousarray(array).data)
-            self._file.flush()
-        except OSError as error:
-            raise _no_room(error) from error
+        self._file.seek(self.size)
+        append(self._file, array, _WHAT)
         self.size += array.nbytes
         return place
 
@@ -100,10 +100,3 @@ class Spill:
     def close(self) -> None:
         """Give the file up."""
         self._file.close()
-
-
-def _no_room(error: OSError) -> DataError:
-    return DataError(
-        f"tensors between layers do not fit into memory nor into a file of their own: {error.strerror}",
-        "raise --memory, use fewer --samples, or name a larger disk in TMPDIR",
-    )

@@ -209,9 +209,11 @@ def collect(
     are measured.
     """
     collector = Collector(taps, samples=samples, rows=rows, seed=seed, memory=memory, halves=halves)
-    for number, (was, now) in enumerate(batches, first):
-        collector.add(number, was, now)
-        advance(len(was[taps[0].wanted]))
+    number, ahead = first, iter(batches)
+    while (batch := next(ahead, None)) is not None:
+        collector.add(number, *batch)
+        advance(len(batch[0][taps[0].wanted]))
+        number, batch = number + 1, None  # gone before the next one is made
     return finish(collector.result())
 
 
@@ -235,7 +237,7 @@ def collect_dense(
     """
     wanted = [name for tap in taps for name in (tap.wanted, *tap.read)]
     with Stream(network, dataset, batch=batch, providers=providers) as stream:
-        batches = ((tensors, tensors) for tensors in stream.run(network.proto, wanted))
+        batches = map(_as_both, stream.run(network.proto, wanted))  # which holds none, as a generator would
         total = len(dataset) if samples is None else samples
         return collect(
             taps,
@@ -248,6 +250,11 @@ def collect_dense(
             halves=False,
             advance=advance,
         )
+
+
+def _as_both(tensors: Batch) -> tuple[Batch, Batch]:
+    """A batch of the original network, which is the present one."""
+    return tensors, tensors
 
 
 def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:

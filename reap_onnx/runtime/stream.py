@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from reap_onnx.data.dataset import Dataset
+from reap_onnx.data.place import in_file, let_go
 from reap_onnx.model.edit import part
 from reap_onnx.model.network import Network
 from reap_onnx.runtime.memory import Spill, Spilled
@@ -93,19 +94,28 @@ class Stream(AbstractContextManager["Stream"]):
         session = None if piece is None else Session(piece, self._providers, weights=weights)
         past, self._spill = self._spill, None
         room = self._memory - sum(map(_in_memory, self._held)) if held else self._memory
+
+        def go_on(number: int) -> Tensors:
+            """What is wanted of a batch; no name here outlives it, so that it is gone before the next one is made."""
+            nonlocal room
+            before = self._held[number]
+            known = {name: _read(value, past) for name, value in before.items()}
+            tensors = known | (session.run(known, computed) if session else {})
+            kept = {name: tensors[name] for name in cut}
+            room += _in_memory(before) if held else 0
+            if (bytes_kept := _in_memory(kept)) <= room:
+                room -= bytes_kept
+                self._held[number] = kept
+            else:
+                self._spill = self._spill or Spill()
+                put = self._spill.put
+                self._held[number] = {name: a if in_file(a) else put(a) for name, a in kept.items()}
+            let_go(before.values())  # samples that lie in a file
+            return {name: tensors[name] for name in wanted}
+
         try:
-            for number, before in enumerate(self._held):
-                known = {name: _read(value, past) for name, value in before.items()}
-                tensors = known | (session.run(known, computed) if session else {})
-                kept = {name: tensors[name] for name in cut}
-                room += _in_memory(before) if held else 0
-                if (bytes_kept := _in_memory(kept)) <= room:
-                    room -= bytes_kept
-                    self._held[number] = kept
-                else:
-                    self._spill = self._spill or Spill()
-                    self._held[number] = {name: self._spill.put(array) for name, array in kept.items()}
-                yield {name: tensors[name] for name in wanted}
+            for number in range(len(self._held)):
+                yield go_on(number)
         finally:
             if past is not None:
                 past.close()
@@ -134,4 +144,4 @@ def _read(value: np.ndarray | Spilled, spill: Spill | None) -> np.ndarray:
 
 
 def _in_memory(tensors: Mapping[str, object]) -> int:
-    return sum(array.nbytes for array in tensors.values() if isinstance(array, np.ndarray))
+    return sum(array.nbytes for array in tensors.values() if isinstance(array, np.ndarray) and not in_file(array))

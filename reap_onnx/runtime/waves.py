@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.masking import mask_channels
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
-from reap_onnx.runtime.memory import memory_for_rows, memory_limit
+from reap_onnx.runtime.memory import STREAM, memory_for_rows, memory_limit
 from reap_onnx.runtime.shards import Shard, batches_of_shard
 from reap_onnx.runtime.statistics import Collector, Parts, Tap
 from reap_onnx.runtime.stream import Stream, Tensors
@@ -124,8 +124,10 @@ class TwoStreams:
     """
 
     def __init__(self, course: Course, shard: Shard, share: int) -> None:
-        self._course, self._shard = course, shard
+        self._course = course
         self._waves, self._changed = iter(course.waves), dict[Slot, np.ndarray]()
+        self._first = shard.start // course.batch
+        self._batches = math.ceil(len(shard.dataset) / course.batch)
         self._opened = ExitStack()
         self._original, self._present = (
             self._opened.enter_context(
@@ -134,7 +136,7 @@ class TwoStreams:
                     shard.dataset,
                     batch=course.batch,
                     providers=course.providers,
-                    memory=memory_limit(course.memory) // 4 // share,
+                    memory=memory_limit(course.memory) // STREAM // share,
                 )
             )
             for _ in range(2)
@@ -146,7 +148,7 @@ class TwoStreams:
 
     def skip(self, present: Present) -> None:
         """Go on by a wave that has been measured."""
-        for _ in self._run(next(self._waves), present):
+        for _ in self._run(next(self._waves), present, lambda number, was, now: None):
             pass
 
     def step(self, present: Present) -> Iterator[Found]:
@@ -162,26 +164,32 @@ class TwoStreams:
             wave.taps, samples=course.samples, rows=course.rows, seed=course.seed, memory=course.memory_for_sums
         )
         whole: dict[int, list[Sample]] = {}
-        first = self._shard.start // course.batch
-        end = first + math.ceil(len(self._shard.dataset) / course.batch)
-        for number, (was, now) in enumerate(self._run(wave, present), first):
+        end = self._first + self._batches
+
+        def take(number: int, was: Tensors, now: Tensors) -> None:
             collector.add(number, was, now)
             for wanted in wave.whole:
                 if (count := wanted.count - number * course.batch) > 0:
                     whole.setdefault(wanted.tap.layer.node.index, []).append(_first(count, wanted, was, now))
+
+        for number in self._run(wave, present, take):
             if number + 1 == end or (number + 1) % batches_of_shard(course.batch) == 0:
                 yield Found(collector.result(), whole)
                 whole = {}
 
-    def _run(self, wave: Wave, present: Present) -> Iterator[tuple[Tensors, Tensors]]:
-        """Tensors of both networks, batch after batch."""
+    def _run(self, wave: Wave, present: Present, take: Callable[[int, Tensors, Tensors], None]) -> Iterator[int]:
+        """Batch after batch of both networks is taken, by its number, and gone before the next one is made."""
         network = self._course.trace.network
         self._changed |= present.changed
         asymmetric = self._course.asymmetric
         model = mask_channels(self._course.trace, present.removed, self._changed) if asymmetric else network.proto
         was = self._original.run(network.proto, [tap.wanted for tap in wave.taps], wave.later_wanted)
         now = self._present.run(model, wave.read, wave.later_read, wave.final)
-        return zip(was, now, strict=True)
+        for number in range(self._first, self._first + self._batches):
+            take(number, next(was), next(now))
+            yield number
+        for stream in (was, now):
+            assert next(stream, None) is None
 
 
 def _first(count: int, wanted: Whole, was: Tensors, now: Tensors) -> Sample:

@@ -98,13 +98,15 @@ def test_initializers_that_are_inputs_too() -> None:
     assert len(network.constants) == 4
 
 
-def test_the_largest_tensor_of_a_sample() -> None:
+def test_what_a_sample_leaves_behind() -> None:
     net = Net()
     h = net.op("Relu", stem(net))
     model = net.model(head(net, h), net.op("Transpose", net.noise(70, 70)))  # of no sample, and larger
     for batch in (1, 3):
         values = probe(model, {"x": np.zeros((batch, 3, 8, 8), np.float32)})
-        assert Network(model, values).largest * batch == values[h].nbytes
+        found = Network(model, values).bytes_of_a_sample
+        assert max(found) * batch == values[h].nbytes
+        assert 2 * max(found) < sum(found) < sum(value.nbytes for value in values.values()) / batch
 
 
 def test_the_batch_of_the_run() -> None:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from held import watch_runs
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import DataError, ModelError
 from reap_onnx.report.summary import Comparison
@@ -72,6 +73,12 @@ def test_batch_size_changes_nothing(batch: int) -> None:
     assert parts.accuracy_pruned == whole.accuracy_pruned
     assert sum(steps) == 23
     assert max(steps) <= batch
+
+
+def test_a_batch_is_gone_before_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, pruned, held = linear(WEIGHTS), linear(MOVED), watch_runs(monkeypatch)
+    compared(original, pruned, dataset())
+    assert held[0::2] == [0] * 5  # the others are those of the pruned model, beside the outputs of the original
 
 
 def test_a_model_agrees_with_itself() -> None:

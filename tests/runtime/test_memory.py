@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reap_onnx.errors import DataError
-from reap_onnx.runtime.memory import REUSED, Spill, available_memory, batch_within, memory_limit
+from reap_onnx.runtime.memory import REUSED, TENSORS, Spill, available_memory, batch_within, memory_limit
 
 
 def test_the_limit_is_what_was_asked_for_or_a_share_of_what_the_machine_has() -> None:
@@ -19,12 +19,17 @@ def test_the_limit_is_what_was_asked_for_or_a_share_of_what_the_machine_has() ->
     assert 0 < available_memory() <= total
 
 
-@pytest.mark.parametrize(("most", "bytes_of_a_sample"), [(50, 0), (50, 1000), (50, REUSED // 7), (50, REUSED), (1, 9)])
-def test_as_many_samples_a_run_as_keep_tensors_small(most: int, bytes_of_a_sample: int) -> None:
-    found = batch_within(most, bytes_of_a_sample)
-    assert found * bytes_of_a_sample <= REUSED
-    assert found == most or (found + 1) * bytes_of_a_sample > REUSED
-    assert batch_within(most, 10 * REUSED) == 1
+@pytest.mark.parametrize("most", [1, 50])
+@pytest.mark.parametrize("tensors", [[], [0], [1000, 10], [REUSED // 7], [REUSED // 100] * 90, [9, REUSED]])
+@pytest.mark.parametrize("memory", [10**8, 10**10])
+def test_as_many_samples_a_run_as_keep_tensors_small(most: int, tensors: list[int], memory: int) -> None:
+    def fits(samples: int) -> bool:
+        within = samples * max([0, *tensors]) <= REUSED and samples * sum(tensors) <= memory // TENSORS
+        return samples <= most and within
+
+    found = batch_within(most, tensors, memory)
+    assert fits(found) or found == 1
+    assert not fits(found + 1)
 
 
 def test_arrays_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

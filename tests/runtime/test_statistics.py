@@ -10,6 +10,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from examples.net import Net, head, stem
+from held import watch_runs
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
@@ -201,3 +202,10 @@ def test_samples_that_give_the_rows() -> None:
     model = net.model(net.linear(net.linear(net.input("N", 4), 4, 5), 5, 3, name="layer"))
     trace = Trace(read(model))
     assert samples_needed([tap_of(trace)], trace.network.shapes, rows=1000, batch=32) == 1024
+
+
+def test_a_batch_is_gone_before_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = Trace(read(chain()))
+    held = watch_runs(monkeypatch)
+    collect_dense(trace.network, [tap_of(trace)], SAMPLES, batch=2, rows=ALL, seed=0)
+    assert held == [0] * 5

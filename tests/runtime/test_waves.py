@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from held import watch_runs
 from nets import images, residual_net
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import DataError
@@ -190,3 +192,23 @@ def test_what_is_not_finite_is_refused_whatever_the_shard() -> None:
     broken.inputs["image"][460] = np.nan
     with pytest.raises(DataError, match="block1/conv2: what it reads or makes is not finite"):
         list(TwoStreams(how, Shard(420, broken.slice(420, 470)), 1).step(steps(how)[0]))
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_batch_is_gone_before_the_next_one_is_made(skip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the last wave; before it tensors are kept for those to come."""
+    one, two = course().waves
+    how = replace(course(), waves=(one, replace(two, later_wanted=(), later_read=())))
+    with closing(TwoStreams(how, Shard(0, SAMPLES), 1)) as walk:
+        first, last = steps(how)
+        list(walk.step(first))
+        held = watch_runs(monkeypatch)
+        if skip:
+            walk.skip(last)
+        else:
+            list(walk.step(last))
+    assert len(held) == 2 * 16
+    before = held[0::2]  # every other run is that of the present network, with the batch of the original at hand
+    assert before == sorted(before, reverse=True)  # what was kept for this wave goes
+    assert before[-1] == 0
+    assert max(np.diff(held[1::2])) <= 0
