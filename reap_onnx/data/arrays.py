@@ -7,11 +7,12 @@ import io
 import json
 import math
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
-from zipfile import ZipFile
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ _PICKLED = "save plain arrays: numpy.savez(path, name=array) of numbers, all sam
 
 
 def read_npz(path: Path, memory: int | None = None) -> dict[str, Array]:
-    """All arrays of an ``.npz`` file; one of more than ``memory`` bytes is copied to a file that can be mapped.
+    """All arrays of an ``.npz`` file; one of more than ``memory`` bytes is mapped, from a copy where it is packed.
 
     Raises
     ------
@@ -40,7 +41,7 @@ def read_npz(path: Path, memory: int | None = None) -> dict[str, Array]:
             archive = np.load(stream, allow_pickle=False)
         for name in archive.files:
             where = f"{path}, array {name!r}"
-            large = None if memory is None else _mapped(where, archive.zip, f"{name}.npy", memory)
+            large = None if memory is None else _mapped(where, archive.zip, path, f"{name}.npy", memory)
             with _reading(where):
                 arrays[name] = archive[name] if large is None else large
             if not isinstance(arrays[name], np.ndarray):
@@ -48,9 +49,10 @@ def read_npz(path: Path, memory: int | None = None) -> dict[str, Array]:
     return arrays
 
 
-def _mapped(where: str, archive: ZipFile, member: str, memory: int) -> Array | None:
-    """An array of an archive, in a file of its own; None where it is no larger than ``memory``, or not plain rows."""
-    if member not in archive.NameToInfo or archive.getinfo(member).file_size <= memory:
+def _mapped(where: str, archive: ZipFile, path: Path, member: str, memory: int) -> Array | None:
+    """An array of an archive, mapped; None where it is no larger than ``memory``, or not plain rows."""
+    info = archive.NameToInfo.get(member)
+    if info is None or info.file_size <= memory:
         return None
     with _reading(where):
         stream = archive.open(member)
@@ -60,7 +62,23 @@ def _mapped(where: str, archive: ZipFile, member: str, memory: int) -> Array | N
             shape, columns_first, dtype = ((), True, np.dtype(object)) if read_header is None else read_header(stream)
         if columns_first or dtype.hasobject or min(shape, default=-1) < 0:
             return None
-        return placed(_rows(where, stream, shape, dtype), shape, dtype, memory)
+        if stream.tell() + math.prod(shape) * dtype.itemsize > info.file_size:
+            return None  # and whoever reads it is told so
+        if info.compress_type != ZIP_STORED:
+            return placed(_rows(where, stream, shape, dtype), shape, dtype, memory)
+        start = _start(path, info) + stream.tell()
+        with _reading(where):
+            while stream.read(PIECE):  # to the end, where the archive tells whether it is as it was written
+                pass
+            return np.memmap(path, dtype, "r", start, shape)
+
+
+def _start(path: Path, info: ZipInfo) -> int:
+    """Where the data of a member that is stored as it is lie in its archive."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        name, extra = struct.unpack("<HH", file.read(30)[26:])
+    return info.header_offset + 30 + int(name) + int(extra)
 
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

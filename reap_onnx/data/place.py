@@ -17,8 +17,7 @@ from reap_onnx.errors import DataError
 Array = npt.NDArray[Any]
 
 PIECE = 32_000_000  # bytes that are worked on at a time
-SCATTERED = 16  # samples of a mapped array at a time, where they do not follow each other: each may bring 2 MB around
-# it into memory
+SCATTERED = 16  # samples of a mapped array at a time, out of their order: each may bring 2 MB around it into memory
 _WHAT = "samples"
 
 

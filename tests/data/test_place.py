@@ -17,7 +17,7 @@ from reap_onnx.data import place
 from reap_onnx.data.dataset import Dataset, InputSpec
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
-from reap_onnx.data.place import in_file, let_go, pieces, placed, taken
+from reap_onnx.data.place import append, in_file, let_go, pieces, placed, taken
 from reap_onnx.errors import DataError
 
 SPEC = (InputSpec("x", np.dtype(np.float32), (None, 3, 8, 8)),)
@@ -132,6 +132,37 @@ def test_samples_are_the_same_in_memory_and_in_a_file(kind: str, tmp_path: Path,
             np.testing.assert_array_equal(one["x"], other["x"])
         first, second = far.halves(0)
         assert len(first.without(second)) == len(first)
+
+
+@pytest.mark.parametrize("samples", [5, None])
+def test_arrays_that_are_not_packed_are_read_where_they_are(
+    samples: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).standard_normal((40, 3, 8, 8), np.float32)
+    written: list[int] = []
+
+    def counted(file: IO[bytes], array: np.ndarray, what: str) -> None:
+        written.append(array.nbytes)
+        append(file, array, what)
+
+    monkeypatch.setattr(place, "append", counted)
+    for name, save in (("stored", np.savez), ("packed", np.savez_compressed)):
+        written.clear()
+        save(tmp_path / f"{name}.npz", allow_pickle=False, first=np.arange(7), x=x, unused=x)
+        load_dataset(tmp_path / f"{name}.npz", SPEC, samples=samples, memory=1000)
+        copied = 2 * x.nbytes if name == "packed" else 0  # all arrays; a copy of all samples is theirs already
+        chosen = 0 if name == "packed" and samples is None else (samples or 40) * x[0].nbytes
+        assert sum(written) == copied + chosen
+
+
+def test_a_stored_array_that_is_not_what_was_written_is_damaged(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((9, 3, 8, 8), np.float32))
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    content[3000] ^= 1
+    (tmp_path / "x.npz").write_bytes(content)
+    for memory in (None, 1000):
+        with pytest.raises(DataError, match="cannot be read: Bad CRC"):
+            load_dataset(tmp_path / "x.npz", SPEC, memory=memory)
 
 
 def test_values_that_are_not_finite_are_found_in_any_piece(tmp_path: Path, small_pieces: None) -> None:
