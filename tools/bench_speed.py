@@ -3,15 +3,17 @@
     python tools/bench_speed.py run --results speed.jsonl --models resnet56_cifar10.onnx --images calibration.npz
     python tools/bench_speed.py run --results speed.jsonl --models resnet56_cifar10.onnx --images calibration.npz \
         --efforts fast
-    python tools/bench_speed.py run --results speed.jsonl --models resnet:20 resnet:32 resnet:44 resnet:56 --samples 500
-    python tools/bench_speed.py run --results speed.jsonl --models resnet:20:32 resnet:20:64 --samples 500
-    python tools/bench_speed.py run --results speed.jsonl --models resnet:20:16:64 --samples 500
+    python tools/bench_speed.py run --results speed.jsonl --models resnet:20 --samples 256 512 1024 2048
+    python tools/bench_speed.py run --results speed.jsonl --samples 512 --models resnet:20 resnet:32 resnet:44 resnet:56
+    python tools/bench_speed.py run --results speed.jsonl --samples 512 --models resnet:20:32 resnet:20:64
+    python tools/bench_speed.py run --results speed.jsonl --samples 512 --models resnet:20:16:16 resnet:20:16:64
     python tools/bench_speed.py run --results speed.jsonl --models resnet:20 --samples 256 2048 \
         --memory 100M
     python tools/bench_speed.py selection --results speed.jsonl
     python tools/bench_speed.py store --results speed.jsonl --models resnet20_cifar10.onnx resnet56_cifar10.onnx \
         --images calibration.npz
     python tools/bench_speed.py table speed.jsonl > docs/speed.md
+    python tools/bench_speed.py plot speed.jsonl docs/speed.svg     # needs matplotlib
 
 A model is a file or ``resnet:DEPTH[:WIDTH[:SIZE]]``, a residual network for CIFAR-10 made here with seeded random
 weights: 16 channels first and images of 32 pixels unless said otherwise. Samples are those of ``--images`` (``images``,
@@ -61,6 +63,8 @@ from reap_onnx.runtime.statistics import KEPT_ROWS, POSITIONS
 
 KEY = ("model", "samples", "macs", "effort", "memory")
 BATCH = 50
+STAGES = ("collecting statistics", "error paths", "sensitivity", "refit", "comparing")
+GROWTH = {"samples": 512, "depth": 20, "width": 16, "size": 32}  # what the others are while one of them grows
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
@@ -391,11 +395,10 @@ def table(options: argparse.Namespace) -> None:
     found = rows(options.results)
     runs = [row for row in found if row["kind"] == "run"]
     print(PAGE.format(commits=", ".join(sorted({row["commit"] for row in found}))))
-    stages = ["collecting statistics", "error paths", "sensitivity", "refit", "comparing"]
-    heads = ["network", "samples", "effort", "memory", "one pass, s", *stages, "other", "whole", "peak, GB"]
+    heads = ["network", "samples", "effort", "memory", "one pass, s", *STAGES, "other", "whole", "peak, GB"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for row in runs:
-        parts = [row["stages"].get(stage, 0.0) / row["plain"] for stage in stages]
+        parts = [row["stages"].get(stage, 0.0) / row["plain"] for stage in STAGES]
         whole = row["seconds"] / row["plain"]
         numbers = [f"{part:.1f}" for part in (*parts, whole - sum(parts), whole)]
         cells = [row["model"], row["samples"], row["effort"], row["memory"] or "", f"{row['plain']:.2f}", *numbers]
@@ -427,6 +430,8 @@ PAGE = """# Speed
 Made by `tools/bench_speed.py` on commit {commits}; its docstring has the commands. The unit is one plain onnxruntime
 pass over the same samples, in batches of 50, in the same process, in turns. Two cores.
 
+![passes of every stage; growth with samples, depth, width and size](speed.svg)
+
 ## Stages
 
 `resnet:DEPTH:WIDTH:SIZE` are residual networks with random weights, samples of noise; the others have theirs.
@@ -454,6 +459,53 @@ the statistics; then `prune --stats` at 0.4 of the MACs, from the statistics alo
 
 | network | samples | first | calibrate | second | second over first | statistics, MB |
 |---|---|---|---|---|---|---|"""
+
+
+def plot(options: argparse.Namespace) -> None:
+    """Draw the passes that every stage takes, and how seconds and memory grow with samples, depth, width and size."""
+    from matplotlib import pyplot
+
+    found = [row for row in rows(options.results) if row["kind"] == "run" and row["memory"] is None]
+    given = [row for row in found if not row["model"].startswith("resnet:")]
+    figure = pyplot.figure(figsize=(11, 7), layout="constrained")
+    bars, *panels = (figure.add_subplot(2, 1, 1), *(figure.add_subplot(2, 4, place) for place in range(5, 9)))
+    names, left = [f"{row['model']}, {row['effort']}" for row in given], np.zeros(len(given))
+    for stage in STAGES:
+        passes = np.array([row["stages"].get(stage, 0.0) / row["plain"] for row in given])
+        bars.barh(names, passes, left=left, label=stage)
+        left += passes
+    bars.set(xlabel="plain passes of the same samples")
+    bars.legend()
+    for axis, panel in zip(GROWTH, panels, strict=True):
+        others = [other for other in GROWTH if other != axis]
+        chosen = [row for row in found if (of := scale_of(row)) and all(of[o] == GROWTH[o] for o in others)]
+        for effort, marker in (("default", "o"), ("fast", "s")):
+            line = sorted(
+                (scale_of(row)[axis], row["seconds"], row["plain"], row["peak_gb"])
+                for row in chosen
+                if row["effort"] == effort
+            )
+            if len(line) > 1:
+                at, seconds, plain, peak = zip(*line, strict=True)
+                panel.plot(at, seconds, f"{marker}-", label=f"{effort}, s")
+                panel.plot(at, plain, f"{marker}--", label="one pass, s")
+                panel.plot(at, peak, f"{marker}:", label="peak, GB")
+        ticks = sorted({scale_of(row)[axis] for row in chosen})
+        panel.set(xlabel=axis, xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].legend()
+    pyplot.rcParams["svg.hashsalt"] = "speed"
+    figure.savefig(options.picture, metadata={"Date": None})
+
+
+def scale_of(row: Mapping[str, Any]) -> dict[str, int]:
+    """Samples, and depth, width and size of a network made here; empty for any other."""
+    kind, *numbers = row["model"].split(":")
+    if kind != "resnet" or not numbers:
+        return {}
+    sizes = dict(zip(("depth", "width", "size"), map(int, numbers), strict=False))
+    return {**GROWTH, **sizes, "samples": row["samples"]}
 
 
 def main() -> None:
@@ -487,6 +539,10 @@ def main() -> None:
     verb = verbs.add_parser("table", help=table.__doc__)
     verb.set_defaults(do=table)
     verb.add_argument("results", type=Path)
+    verb = verbs.add_parser("plot", help=plot.__doc__)
+    verb.set_defaults(do=plot)
+    verb.add_argument("results", type=Path)
+    verb.add_argument("picture", type=Path, help="an SVG")
     options = parser.parse_args()
     options.do(options)
 
