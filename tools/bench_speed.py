@@ -467,8 +467,8 @@ def plot(options: argparse.Namespace) -> None:
 
     found = [row for row in rows(options.results) if row["kind"] == "run" and row["memory"] is None]
     given = [row for row in found if not row["model"].startswith("resnet:")]
-    figure = pyplot.figure(figsize=(11, 7), layout="constrained")
-    bars, *panels = (figure.add_subplot(2, 1, 1), *(figure.add_subplot(2, 4, place) for place in range(5, 9)))
+    figure, axes = pyplot.subplot_mosaic([["stages"] * len(GROWTH), [*GROWTH]], figsize=(11, 7), layout="constrained")
+    bars = axes["stages"]
     names, left = [f"{row['model']}, {row['effort']}" for row in given], np.zeros(len(given))
     for stage in STAGES:
         passes = np.array([row["stages"].get(stage, 0.0) / row["plain"] for row in given])
@@ -476,25 +476,24 @@ def plot(options: argparse.Namespace) -> None:
         left += passes
     bars.set(xlabel="plain passes of the same samples")
     bars.legend()
-    for axis, panel in zip(GROWTH, panels, strict=True):
-        others = [other for other in GROWTH if other != axis]
+    for axis in GROWTH:
+        panel, others = axes[axis], [other for other in GROWTH if other != axis]
         chosen = [row for row in found if (of := scale_of(row)) and all(of[o] == GROWTH[o] for o in others)]
-        for effort, marker in (("default", "o"), ("fast", "s")):
-            line = sorted(
-                (scale_of(row)[axis], row["seconds"], row["plain"], row["peak_gb"])
-                for row in chosen
-                if row["effort"] == effort
-            )
+        for effort, name, style in (
+            ("default", "seconds", "C3o-"),
+            ("fast", "seconds", "C0s-"),
+            ("fast", "plain", "C1s--"),
+            ("fast", "peak_gb", "C2s:"),
+        ):
+            line = sorted((scale_of(row)[axis], row[name]) for row in chosen if row["effort"] == effort)
             if len(line) > 1:
-                at, seconds, plain, peak = zip(*line, strict=True)
-                panel.plot(at, seconds, f"{marker}-", label=f"{effort}, s")
-                panel.plot(at, plain, f"{marker}--", label="one pass, s")
-                panel.plot(at, peak, f"{marker}:", label="peak, GB")
+                what = {"seconds": f"{effort}, s", "plain": "one pass, s", "peak_gb": f"{effort}, peak, GB"}[name]
+                panel.plot(*zip(*line, strict=True), style, label=what)
         ticks = sorted({scale_of(row)[axis] for row in chosen})
         panel.set(xlabel=axis, xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-    panels[0].legend()
+    axes["depth"].legend()
     pyplot.rcParams["svg.hashsalt"] = "speed"
     figure.savefig(options.picture, metadata={"Date": None})
 
