@@ -146,7 +146,7 @@ class MaxDrop:
 
 @dataclass(frozen=True)
 class Method:
-    """How much work goes into a run; every part can be left out, to see what it is worth (``docs/accuracy.md``).
+    """How much work goes into a run; its parts can be left out, to see what each is worth (``docs/accuracy.md``).
 
     Parameters
     ----------

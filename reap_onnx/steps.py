@@ -435,6 +435,7 @@ def refit(
             options,
             advance,
             workers,
+            lambda line: None if line in run.notes else run.notes.append(line),
         )
 
 

@@ -2,13 +2,20 @@
 
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl \
         --models resnet56_cifar10.onnx models/vgg_cifar10.onnx --macs 0.6 0.5 0.4 0.3 --variants default --seeds 0 1 2
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --macs 0.5 --models resnet20_cifar10.onnx
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --macs 0.7 \
+        --models models/mobilenet_cifar10.onnx
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --macs 0.6 \
+        --models models/upscale_cifar10.onnx
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
-        --macs 0.5 --variants all --seeds 0 1 2
+        --macs 0.5 --samples 128 512 4000
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet20_cifar10.onnx \
+        --macs 0.5 --variants all --seeds 0
     python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl \
         --models squeezenet11_imagenet.onnx --macs 0.7 --samples 500
     python tools/bench_accuracy.py run --data package --results chosen.jsonl --models resnet20_cifar10.onnx --held-out \
         --variants default "ten steps in pairs" "150 samples in the sensitivity"
-    python tools/bench_accuracy.py table accuracy.jsonl > docs/accuracy.md
+    python tools/bench_accuracy.py table accuracy.jsonl     # the tables of docs/accuracy.md, whose text is by hand
     python tools/bench_accuracy.py plot accuracy.jsonl docs/accuracy.svg      # needs matplotlib
 
 ``--data`` is CIFAR-10 as for ``tools/measure.py``: calibration images are drawn from the training images by the seed

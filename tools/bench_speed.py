@@ -3,16 +3,18 @@
     python tools/bench_speed.py run --results speed.jsonl --models resnet56_cifar10.onnx --images calibration.npz
     python tools/bench_speed.py run --results speed.jsonl --models resnet56_cifar10.onnx --images calibration.npz \
         --efforts fast
-    python tools/bench_speed.py run --results speed.jsonl --models resnet:20 --samples 256 512 1024 2048
-    python tools/bench_speed.py run --results speed.jsonl --samples 512 --models resnet:20 resnet:32 resnet:44 resnet:56
-    python tools/bench_speed.py run --results speed.jsonl --samples 512 --models resnet:20:32 resnet:20:64
-    python tools/bench_speed.py run --results speed.jsonl --samples 512 --models resnet:20:16:16 resnet:20:16:64
+    python tools/bench_speed.py run --results speed.jsonl --models resnet50.onnx --samples 256 --efforts default fast
+    python tools/bench_speed.py run --results speed.jsonl --models resnet:20 --samples 256 512 1024 2048 --efforts fast
+    python tools/bench_speed.py run --results speed.jsonl --samples 512 --models resnet:20 resnet:32 resnet:44 \
+        resnet:56 --efforts default fast
+    python tools/bench_speed.py run --results speed.jsonl --samples 512 --efforts fast \
+        --models resnet:20:32 resnet:20:64 resnet:20:16:16 resnet:20:16:64
     python tools/bench_speed.py run --results speed.jsonl --models resnet:20 --samples 256 2048 \
-        --memory 100M
+        --memory 50M --efforts fast
     python tools/bench_speed.py selection --results speed.jsonl
     python tools/bench_speed.py store --results speed.jsonl --models resnet20_cifar10.onnx resnet56_cifar10.onnx \
         --images calibration.npz
-    python tools/bench_speed.py table speed.jsonl > docs/speed.md
+    python tools/bench_speed.py table speed.jsonl    # the tables of docs/speed.md, whose text is written by hand
     python tools/bench_speed.py plot speed.jsonl docs/speed.svg     # needs matplotlib
 
 A model is a file or ``resnet:DEPTH[:WIDTH[:SIZE]]``, a residual network for CIFAR-10 made here with seeded random
@@ -404,14 +406,14 @@ def table(options: argparse.Namespace) -> None:
         cells = [row["model"], row["samples"], row["effort"], row["memory"] or "", f"{row['plain']:.2f}", *numbers]
         print(f"| {' | '.join(map(str, cells))} | {row['peak_gb']:.2f} |")
     print(ACCOUNT)
-    heads = ["network", "effort", "samples", "stage", "GFLOP", "s", "GFLOP/s", "of the peak"]
+    heads = ["network", "effort", "samples", "memory", "stage", "GFLOP", "s", "GFLOP/s", "of the peak"]
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for row in runs:
         for stage, operations in row["arithmetic"].items():
             seconds = row["stages"].get(stage, 0.0)
             rate = operations / max(seconds, 1e-9)
-            start = f"| {row['model']} | {row['effort']} | {row['samples']} | {stage} | {operations:.1f}"
-            print(f"{start} | {seconds:.2f} | {rate:.0f} | {rate / row['gflops']:.0%} |")
+            case = f"{row['model']} | {row['effort']} | {row['samples']} | {row['memory'] or ''}"
+            print(f"| {case} | {stage} | {operations:.1f} | {seconds:.2f} | {rate:.0f} | {rate / row['gflops']:.0%} |")
     print(SELECTION)
     for row in (row for row in found if row["kind"] == "selection"):
         cells = [f"{row['columns']:,}", row["removed"], f"{row['seconds']:.2f}", f"{row['inverse']:.2f}"]

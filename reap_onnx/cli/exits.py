@@ -73,6 +73,10 @@ def _said(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         _say("error", "interrupted; nothing more is written")
         return INTERRUPTED
+    if isinstance(error, MemoryError):
+        _say("error", f"out of memory: {error}" if str(error) else "out of memory")
+        _say("hint", "give a smaller --memory or --batch, or fewer --samples")
+        return ReapError.exit_status
     if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush complains
         return BROKEN_PIPE

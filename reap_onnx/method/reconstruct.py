@@ -36,6 +36,7 @@ def reconstruct(
     options: PruneOptions,
     advance: Callable[[int], None] = lambda _: None,
     workers: Workers = HERE,
+    note: Callable[[str], None] = lambda _: None,
 ) -> tuple[Labels, dict[Slot, np.ndarray]]:
     """Choose the channels at the given widths and refit every layer that lost some, in topological order.
 
@@ -47,7 +48,7 @@ def reconstruct(
     4. Layers that share a weight get one that fits the statistics of all that were reached so far.
     5. Removed channels have zero weights in their readers; the graph keeps its shape until surgery.
 
-    Workers run the samples and add up, shard by shard; all else is here.
+    Workers run the samples and add up, shard by shard; all else is here. What the memory has no room for is a ``note``.
 
     Returns
     -------
@@ -67,6 +68,10 @@ def reconstruct(
     waves = list(_waves(network, jobs))
     memory = memory_for_rows(options.memory)
     shelves = {job.index: Shelf(trace, job.couple, job.tap, method, memory) for job in jobs if job.couple}
+    for shelf in shelves.values():
+        if shelf.whole.count < 1:
+            one, two = shelf.couple.maker.node.name, shelf.couple.reader.node.name
+            note(f"{one} and {two} are refitted one after the other: a pair takes more memory or work than it may.")
     course = Course(
         trace,
         tuple(

@@ -91,6 +91,15 @@ def test_an_interrupt_that_is_ignored_stays_so() -> None:
     assert seen == [signal.SIG_IGN]
 
 
+@pytest.mark.parametrize("text", ["", "Unable to allocate 3.1 TiB for an array with shape (1, 2)"])
+def test_no_memory_is_said_in_a_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(MemoryError(text)) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"error: out of memory{': ' if text else ''}{text}"
+    assert said[1].startswith("hint: give a smaller --memory")
+    assert len(said) == 2
+
+
 def test_a_bug_shows_its_traceback_and_asks_for_a_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(ZeroDivisionError("the heart stopped")) == 70
     said = capsys.readouterr().err

@@ -110,6 +110,15 @@ def test_layers_refitted_in_pairs_beat_layers_refitted_one_by_one(measured):
     assert error(trace, together) < 0.95 * error(trace, alone)
 
 
+def test_pairs_that_the_memory_has_no_room_for_are_named(measured):
+    trace, paths, taps, _, dataset = measured
+    kept = [len(path.group.units) // 2 for path in paths]
+    for memory, names in ((None, []), (10_000, ["block1/conv1 and block1/conv2", "block2/conv1 and block2/conv2"])):
+        notes = []
+        reconstruct(trace, paths, kept, taps, dataset, replace(OPTIONS, memory=memory), note=notes.append)
+        assert [note.split(" are ")[0] for note in notes] == names
+
+
 def test_samples_for_pairs_come_in_even_pieces(measured):
     """What halves of the pieces say of the gradient is worth most where they are alike."""
     trace, paths, taps, _, _ = measured
