@@ -47,7 +47,7 @@ from reap_onnx.report.summary import (
 from reap_onnx.runtime.cluster import workers_at
 from reap_onnx.runtime.compare import compare_models
 from reap_onnx.runtime.feeds import fixed_batch, probe_shapes, random_feeds
-from reap_onnx.runtime.memory import SAMPLES, memory_limit
+from reap_onnx.runtime.memory import memory_for_samples
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.shards import Workers
 from reap_onnx.smallest import Jury, find_limits, find_within_drop
@@ -135,7 +135,7 @@ def inspect(
         source = load_model(model)
         specs = input_specs(source.model)
         one = fixed_batch(specs) or 1
-        images, room = images or ImageOptions(), memory_limit(None) // SAMPLES
+        images, room = images or ImageOptions(), memory_for_samples(None)
         dataset = None if data is None else load_dataset(data, specs, images=images, samples=one, memory=room)
     with run.stage("finding groups"):
         trace = trace_model(source, probe_shapes(specs, dataset), freeze)
@@ -522,7 +522,7 @@ def compare(
             raise ModelError(
                 f"{first.name} and {second.name} have different inputs", "compare a model with its pruned self"
             )
-        room = memory_limit(None) // SAMPLES
+        room = memory_for_samples(None)
         dataset = load_dataset(data, specs, images=images or ImageOptions(), samples=samples, seed=seed, memory=room)
     sessions = Session(runnable(first), providers), Session(runnable(second), providers)
     with run.stage("comparing", len(dataset)) as advance:

@@ -43,7 +43,7 @@ from reap_onnx.report.summary import Latency, LatencySearch
 from reap_onnx.runtime.compare import samples_of
 from reap_onnx.runtime.feeds import fixed_batch, one_run, probe_feeds, probe_shapes
 from reap_onnx.runtime.latency import load_sessions
-from reap_onnx.runtime.memory import SAMPLES, batch_within, memory_for_rows, memory_limit
+from reap_onnx.runtime.memory import batch_within, memory_for_rows, memory_for_samples
 from reap_onnx.runtime.profile import OperatorTimer, profile_model
 from reap_onnx.runtime.session import probe, probe_sizes
 from reap_onnx.runtime.shards import HERE, Measurement, Workers, add_sums, cut_shards, measure_shard
@@ -130,7 +130,7 @@ def read(
     fixed = fixed_batch(specs)
     options = replace(options, batch=fixed or options.batch, latency_batch=fixed or options.latency_batch)
     with run.stage("reading the samples"):
-        room = memory_limit(options.memory) // SAMPLES
+        room = memory_for_samples(options.memory)
         dataset = load_dataset(data, specs, images=images, samples=samples, seed=options.seed, memory=room)
         dataset = dataset.shuffled(options.seed)
         if evaluate is not None:

@@ -19,7 +19,7 @@ import onnx
 
 from reap_onnx.data.dataset import Array, InputSpec, show_shape
 from reap_onnx.data.fit import UNNAMED
-from reap_onnx.data.place import PIECE, placed
+from reap_onnx.data.place import PIECE, pieces, placed
 from reap_onnx.errors import DataError
 
 _DAMAGED = "the file is damaged or incomplete: write it again"
@@ -86,12 +86,11 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 def _rows(where: str, stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[Array]:
     """The numbers of an array (N, ...), piece by piece."""
-    size = math.prod(shape[1:])
-    step = max(1, PIECE // max(size * dtype.itemsize, 1))
-    for start in range(0, shape[0], step):
-        count = min(step, shape[0] - start)
+    size = math.prod(shape[1:]) * dtype.itemsize
+    for some in pieces(shape[0], size):
+        count = some.stop - some.start
         with _reading(where):
-            part = np.frombuffer(stream.read(count * size * dtype.itemsize), dtype).reshape(count, *shape[1:])
+            part = np.frombuffer(stream.read(count * size), dtype).reshape(count, *shape[1:])
         yield part
 
 

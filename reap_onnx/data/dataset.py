@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from reap_onnx.data.place import SCATTERED, let_go, pieces, placed, taken
+from reap_onnx.data.place import SCATTERED, let_go, placed, read, taken
 from reap_onnx.errors import DataError, ModelError
 
 Array = npt.NDArray[Any]
@@ -185,9 +185,8 @@ class Dataset:
         found = hashlib.sha256()
         for name, array in self.inputs.items():
             found.update(f"{name} {array.dtype} {array.shape}".encode())
-            for some in pieces(array):
-                found.update(np.ascontiguousarray(array[some]).reshape(-1).view(np.uint8).data)
-                let_go([array])
+            for _, some in read(array):
+                found.update(np.ascontiguousarray(some).reshape(-1).view(np.uint8).data)
         return found.hexdigest()
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from reap_onnx.data.dataset import Array, Dataset, InputSpec, count_samples, show_shape
 from reap_onnx.data.images import ImageOptions, Recipe, preprocess, resolve
-from reap_onnx.data.place import let_go, pieces, placed, taken
+from reap_onnx.data.place import placed, read, taken
 from reap_onnx.errors import DataError, UsageError
 
 LABELS = "labels"
@@ -268,11 +268,9 @@ def _keeps_meaning(array: Array, indices: npt.NDArray[np.intp], target: np.dtype
 def _check_finite(where: str, name: str, array: Array, indices: npt.NDArray[np.intp]) -> None:
     if array.dtype.kind != "f":
         return
-    bad = []
-    for some in pieces(array):
-        part = array[some]
-        bad.extend(some.start + np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(axis=1)))
-        let_go([array])
+    bad: list[int] = []
+    for start, some in read(array):
+        bad += (start + np.flatnonzero(~np.isfinite(some).reshape(len(some), -1).all(axis=1))).tolist()
     if bad:
         kind = "NaN" if np.isnan(array[bad[0]]).any() else "infinite values"
         raise DataError(

@@ -44,7 +44,8 @@ def placed(parts: Iterable[Array], shape: tuple[int, ...], dtype: npt.DTypeLike,
         There is no room for the file.
     """
     kind = np.dtype(dtype)
-    if memory is None or kind.hasobject or math.prod(shape) * kind.itemsize <= memory:
+    size = math.prod(shape) * kind.itemsize
+    if memory is None or kind.hasobject or size <= memory:
         whole, done = np.empty(shape, kind), 0
         for part in parts:
             whole[done : done + len(part)] = part
@@ -52,30 +53,33 @@ def placed(parts: Iterable[Array], shape: tuple[int, ...], dtype: npt.DTypeLike,
         assert done == shape[0]
         return whole
     with nameless_file(_WHAT) as file:
-        done = 0
         for part in parts:
             append(file, part.astype(kind, copy=False), _WHAT)
-            done += len(part)
-        assert done == shape[0]
+        assert file.tell() == size
         try:
             return np.asarray(np.memmap(file, kind, "r", shape=shape))
         except OSError as error:
             raise _no_room(_WHAT, error) from error
 
 
-def pieces(array: Array) -> Iterator[slice]:
-    """Consecutive samples of an array (N, ...), ``PIECE`` bytes or a single sample at a time."""
-    step = max(1, PIECE // max(array[:1].nbytes, 1))
-    return (slice(start, start + step) for start in range(0, len(array), step))
+def pieces(count: int, size: int, most: int | None = None) -> Iterator[slice]:
+    """``count`` samples of ``size`` bytes in their order: ``PIECE`` bytes at a time, ``most`` samples, one at least."""
+    step = max(1, min(most or count, PIECE // max(size, 1)))
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
 
 def taken(array: Array, indices: npt.NDArray[np.intp]) -> Iterator[Array]:
     """The samples at ``indices``, piece by piece."""
-    step = max(1, PIECE // max(array[:1].nbytes, 1))
-    if in_file(array) and array.nbytes > PIECE and (np.diff(indices) != 1).any():
-        step = min(step, SCATTERED)
-    for start in range(0, len(indices), step):
-        yield array[indices[start : start + step]]
+    scattered = in_file(array) and array.nbytes > PIECE and bool((np.diff(indices) != 1).any())
+    for some in pieces(len(indices), array[:1].nbytes, SCATTERED if scattered else None):
+        yield array[indices[some]]
+        let_go([array])
+
+
+def read(array: Array) -> Iterator[tuple[int, Array]]:
+    """All samples in their order, piece by piece, and the number of the first of each piece."""
+    for some in pieces(len(array), array[:1].nbytes):
+        yield some.start, array[some]
         let_go([array])
 
 

@@ -66,12 +66,7 @@ def reconstruct(
     pending = {group.name for job in jobs for group in job.groups}
     shared: dict[str, list[Equations]] = {}
     waves = list(_waves(network, jobs))
-    memory = memory_for_rows(options.memory)
-    shelves = {job.index: Shelf(trace, job.couple, job.tap, method, memory) for job in jobs if job.couple}
-    for shelf in shelves.values():
-        if shelf.whole.count < 1:
-            one, two = shelf.couple.maker.node.name, shelf.couple.reader.node.name
-            note(f"{one} and {two} are refitted one after the other: a pair takes more memory or work than it may.")
+    shelves = _shelves(trace, jobs, method, memory_for_rows(options.memory), note)
     course = Course(
         trace,
         tuple(
@@ -153,6 +148,18 @@ def _jobs(trace: Trace, taps: Mapping[int, Tap], groups: Sequence[Group], method
         couple = couples.get(layer.node.index) if tap.intercept and method.pairs else None
         jobs.append(_Job(tap, tuple(own), couple))
     return jobs
+
+
+def _shelves(
+    trace: Trace, jobs: Sequence[_Job], method: Method, memory: int, note: Callable[[str], None]
+) -> dict[int, Shelf]:
+    """Places for the samples of all couples, by the index of the reader's node; a note on those that none fits into."""
+    shelves = {job.index: Shelf(trace, job.couple, job.tap, method, memory) for job in jobs if job.couple}
+    for shelf in shelves.values():
+        if shelf.whole.count < 1:
+            one, two = shelf.couple.maker.node.name, shelf.couple.reader.node.name
+            note(f"{one} and {two} are refitted one after the other: a pair takes more memory or work than it may.")
+    return shelves
 
 
 def _wave(jobs: Sequence[_Job], later: Sequence[_Job], shelves: Mapping[int, Shelf]) -> Wave:

@@ -23,7 +23,7 @@ from reap_onnx.numerics.path import Path, removal_path
 from reap_onnx.options import PruneOptions
 from reap_onnx.overrides import merge_overrides
 from reap_onnx.runtime.compare import class_scores
-from reap_onnx.runtime.memory import STREAM, memory_limit
+from reap_onnx.runtime.memory import memory_for_stream
 from reap_onnx.runtime.session import Session
 from reap_onnx.runtime.shards import HERE, Workers
 from reap_onnx.runtime.statistics import Tap
@@ -160,7 +160,7 @@ class Sensitivity:
         Paths come in the order of :meth:`first`: what lies before that node is run once for all of them.
         """
         trace, options, names, weights = self._trace, self._options, list(self._reference), list[float]()
-        memory = memory_limit(options.memory) // STREAM
+        memory = memory_for_stream(options.memory)
         with Stream(
             trace.network, self._dataset, batch=options.batch, providers=options.providers, memory=memory
         ) as stream:

@@ -36,6 +36,16 @@ def memory_limit(wanted: int | None) -> int:
     return available_memory() // 2 if wanted is None else wanted
 
 
+def memory_for_samples(wanted: int | None) -> int:
+    """Bytes that samples may take before they lie in a file."""
+    return memory_limit(wanted) // SAMPLES
+
+
+def memory_for_stream(wanted: int | None) -> int:
+    """Bytes that a stream may keep between pieces before they lie in a file."""
+    return memory_limit(wanted) // STREAM
+
+
 def memory_for_rows(wanted: int | None) -> int:
     """Bytes that rows and normal equations may take; by default a constant, since what they leave out is missed."""
     return ROWS if wanted is None else wanted

@@ -13,7 +13,7 @@ from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.masking import mask_channels
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
-from reap_onnx.runtime.memory import STREAM, memory_for_rows, memory_limit
+from reap_onnx.runtime.memory import memory_for_rows, memory_for_stream
 from reap_onnx.runtime.shards import Shard, batches_of_shard
 from reap_onnx.runtime.statistics import Collector, Parts, Tap
 from reap_onnx.runtime.stream import Stream, Tensors
@@ -136,7 +136,7 @@ class TwoStreams:
                     shard.dataset,
                     batch=course.batch,
                     providers=course.providers,
-                    memory=memory_limit(course.memory) // STREAM // share,
+                    memory=memory_for_stream(course.memory) // share,
                 )
             )
             for _ in range(2)

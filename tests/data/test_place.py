@@ -17,7 +17,7 @@ from reap_onnx.data import place
 from reap_onnx.data.dataset import Dataset, InputSpec
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.data.load import load_dataset
-from reap_onnx.data.place import append, in_file, let_go, pieces, placed, taken
+from reap_onnx.data.place import append, in_file, let_go, pieces, placed, read, taken
 from reap_onnx.errors import DataError
 
 SPEC = (InputSpec("x", np.dtype(np.float32), (None, 3, 8, 8)),)
@@ -47,14 +47,18 @@ def test_parts_are_one_array_wherever_it_lies(dtype: type, tmp_path: Path, monke
 
 def test_pieces_are_all_samples_in_their_order(small_pieces: None) -> None:
     array = np.arange(10 * 200, dtype=np.float32).reshape(10, 200)
-    found = [array[some] for some in pieces(array)]
+    starts, found = zip(*read(array), strict=True)
     assert len(found) > 1
     np.testing.assert_array_equal(np.concatenate(found), array)
+    np.testing.assert_array_equal(np.diff(starts), [len(some) for some in found[:-1]])
     order = np.random.default_rng(0).permutation(10)
     found = list(taken(array, order))
     assert len(found) > 1
     np.testing.assert_array_equal(np.concatenate(found), array[order])
-    assert not list(pieces(array[:0]))
+    assert not list(read(array[:0]))
+    assert [some.stop - some.start for some in pieces(10, 800, 3)] == [2, 2, 2, 2, 2]
+    assert [some.stop - some.start for some in pieces(10, 1, 3)] == [3, 3, 3, 1]
+    assert [some.stop - some.start for some in pieces(3, 10**9)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("count", [1, 3, 100_000])

@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 
 from reap_onnx.errors import DataError
-from reap_onnx.runtime.memory import REUSED, TENSORS, Spill, available_memory, batch_within, memory_limit
+from reap_onnx.runtime.memory import (
+    REUSED,
+    TENSORS,
+    Spill,
+    available_memory,
+    batch_within,
+    memory_for_samples,
+    memory_for_stream,
+    memory_limit,
+)
 
 
 def test_the_limit_is_what_was_asked_for_or_a_share_of_what_the_machine_has() -> None:
     assert memory_limit(5_000) == 5_000
+    assert memory_for_samples(5_000) == memory_for_stream(5_000) == 1_250
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < memory_limit(None) <= total // 2
     assert 0 < available_memory() <= total
