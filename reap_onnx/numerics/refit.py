@@ -70,8 +70,8 @@ def refit(
 
     With ``K`` the kept columns and ``R`` the ridge on the diagonal, solves
     ``(G_KK + R) W = B_K + R prior_K`` by Cholesky, written as a correction of the prior so that a problem
-    without enough data to say otherwise leaves the prior as it is. Where the rows are fewer than the columns, it is
-    solved in its dual form, by a matrix of as many rows.
+    without enough data to say otherwise leaves the prior as it is. Rows that are fewer than the kept columns solve
+    it in its dual form, by a matrix of as many rows.
 
     Parameters
     ----------
@@ -196,6 +196,8 @@ def _fit(
     kept = np.flatnonzero(keep)
     start = np.zeros((len(kept), features)) if prior is None else prior[kept].astype(np.float64)
     free = intercept and bool(keep[-1:].any())
+    if isinstance(equations, Rows) and equations.rows > len(kept):  # by the smaller matrix
+        equations, kept = Rows(equations.x[:, kept], equations.y).sums(), np.arange(len(kept))
     if isinstance(equations, Rows):
         missing, solved = _dual(equations, kept, ridge, start, free)
     else:

@@ -15,7 +15,7 @@ from reap_onnx.errors import DataError
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
 from reap_onnx.model.network import Network
-from reap_onnx.numerics.gram import Accumulator, Equations, join
+from reap_onnx.numerics.gram import Accumulator, Equations, Rows, join
 from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
@@ -109,6 +109,8 @@ class Part:
     def measured(self) -> Measured:
         """Return what is known once all samples are in."""
         normal = self.sums[0] if len(self.sums) == 1 else self.sums[0].merge(self.sums[1])
+        if isinstance(normal, Rows) and normal.rows >= normal.x.shape[1]:
+            normal = normal.sums()  # which the memory has room for: halves of it had room for as many rows
         halves = (self.sums[0], self.sums[1]) if len(self.sums) == 2 and min(s.rows for s in self.sums) else None
         return Measured(normal, ClippedRows.concatenate(self.rows) if self.rows else None, halves)
 

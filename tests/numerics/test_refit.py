@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reap_onnx.numerics.factor import factor
 from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped, squared_error
 
@@ -174,6 +175,25 @@ def test_few_rows_of_many_columns_give_the_weights_of_their_sums(intercept, roun
     )
     np.testing.assert_allclose(by_rows, by_sums, rtol=0, atol=1e-8)
     assert np.abs(by_rows - prior[keep]).max() > 0.1
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("count", [20, 30, 31, 50])
+def test_rows_are_solved_by_the_smaller_matrix(count, intercept, monkeypatch):
+    """By one of as many rows, or of as many columns as are kept."""
+    rng = np.random.default_rng(14)
+    x = np.hstack([rng.standard_normal((count, 60)) + 1, np.ones((count, 1))]).astype(np.float32)
+    y, keep = rng.standard_normal((count, 3)).astype(np.float32), np.append(np.arange(60) % 2 == 0, True)
+    sizes = []
+
+    def watched(matrix):
+        sizes.append(len(matrix))
+        return factor(matrix)
+
+    monkeypatch.setattr("reap_onnx.numerics.refit.factor", watched)
+    by_rows = refit(Rows(x, y), keep, 0.01, intercept=intercept)
+    assert sizes == [min(count, 31)]
+    np.testing.assert_allclose(by_rows, refit(Rows(x, y).sums(), keep, 0.01, intercept=intercept), rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("kind", [Rows, lambda x, y: Rows(x, y).sums()])

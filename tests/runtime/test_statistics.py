@@ -16,9 +16,9 @@ from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Slot
-from reap_onnx.numerics.gram import Normal
+from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.runtime.session import probe
-from reap_onnx.runtime.statistics import KEPT_COST, Measured, Tap, collect, collect_dense, normals, samples_needed
+from reap_onnx.runtime.statistics import KEPT_COST, Measured, Part, Tap, collect, collect_dense, normals, samples_needed
 from reap_onnx.runtime.stream import Stream
 from wiring import read
 
@@ -209,3 +209,14 @@ def test_a_batch_is_gone_before_the_next_one_is_made(monkeypatch: pytest.MonkeyP
     held = watch_runs(monkeypatch)
     collect_dense(trace.network, [tap_of(trace)], SAMPLES, batch=2, rows=ALL, seed=0)
     assert held == [0] * 5
+
+
+@pytest.mark.parametrize(("count", "kind"), [(20, Rows), (30, Normal)])
+def test_halves_become_sums_where_they_are_as_many_rows_as_columns(count: int, kind: type) -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.standard_normal((2, count, 60), np.float32), rng.standard_normal((2, count, 3), np.float32)
+    measured = Part((Rows(x[0], y[0]), Rows(x[1], y[1]))).measured()
+    assert isinstance(measured.normal, kind)
+    assert measured.halves is not None
+    found = measured.normal.sums() if isinstance(measured.normal, Rows) else measured.normal
+    close(found, x.reshape(-1, 60), y.reshape(-1, 3), intercept=False)
