@@ -157,6 +157,8 @@ class Method:
         Rows per layer to find the error paths with and to refit with, whatever the number of samples.
     sensitivity_samples
         Samples to measure with what the error of a group does to the outputs; 0: all groups count alike.
+    sensitivity_scores
+        Of class scores, the highest of each sample that count there; 0: all.
     asymmetric
         Layers are refitted on what the pruned network feeds them; else on what the original did.
     residual
@@ -165,6 +167,8 @@ class Method:
         Channels that one layer alone reads are chosen anew when it is refitted.
     clipped_rounds
         Rounds in which errors hidden by an activation stop to count.
+    measured_ridges
+        Halves of the samples tell the ridge of a layer with few rows, and that of a pair; else it is the least.
     pair_rows
         Rows that layers are refitted in pairs with; 0: no pairs.
     pair_rounds, pair_steps, pair_work
@@ -178,10 +182,12 @@ class Method:
     selection_rows: int = 32_000
     refit_rows: int = 64_000
     sensitivity_samples: int = 50
+    sensitivity_scores: int = 10
     asymmetric: bool = True
     residual: bool = True
     reselect: bool = True
     clipped_rounds: int = 4
+    measured_ridges: bool = True
     pair_rows: int = 64_000
     pair_rounds: int = 2
     pair_steps: int = 10
@@ -194,8 +200,8 @@ class Method:
         if min(self.selection_rows, self.refit_rows) < 1:
             raise UsageError("a method needs rows")
         pairs = self.pair_rows, self.pair_rounds, self.pair_steps, self.pair_gain, self.pair_work
-        if min(self.sensitivity_samples, self.clipped_rounds, *pairs) < 0:
-            raise UsageError("samples, rounds, rows, steps, gain and work of a method are not negative")
+        if min(self.sensitivity_samples, self.sensitivity_scores, self.clipped_rounds, *pairs) < 0:
+            raise UsageError("samples, scores, rounds, rows, steps, gain and work of a method are not negative")
 
     @property
     def pairs(self) -> bool:

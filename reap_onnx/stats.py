@@ -30,7 +30,7 @@ from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.version import VERSION
 
-FORMAT = 3  # grows when what is measured changes
+FORMAT = 4  # grows when what is measured changes
 KEPT = 256  # samples that are kept for checks and comparisons,
 KEPT_BYTES = 32_000_000  # and no more bytes than these, but for a few
 IN_MEMORY = "statistics in memory"
@@ -44,6 +44,7 @@ _FLAGS = {
     "criterion": "--effort",
     "selection_rows": "--effort",
     "sensitivity_samples": "--effort",
+    "sensitivity_scores": "--effort",
 }
 
 Arrays = dict[str, np.ndarray]
@@ -90,6 +91,7 @@ def _options(options: PruneOptions) -> dict[str, Any]:
         "criterion": method.criterion,
         "selection_rows": method.selection_rows,
         "sensitivity_samples": method.sensitivity_samples,
+        "sensitivity_scores": method.sensitivity_scores,
     }
 
 

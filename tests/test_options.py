@@ -120,6 +120,7 @@ def test_values_of_other_types_are_named() -> None:
         {"pair_steps": -1},
         {"pair_gain": -0.1},
         {"sensitivity_samples": -1},
+        {"sensitivity_scores": -1},
     ],
 )
 def test_methods_that_are_none(part: dict[str, object]) -> None:

@@ -33,6 +33,7 @@ of the method. Seconds depend on the machine and on what else runs on it: compar
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import subprocess
 import time
@@ -57,6 +58,8 @@ VARIANTS: dict[str, Method] = {
     "best": EFFORTS["best"],
     "ten steps in pairs": replace(DEFAULT, pair_gain=0.0),
     "150 samples in the sensitivity": replace(DEFAULT, sensitivity_samples=150),
+    "all class scores": replace(DEFAULT, sensitivity_scores=0),
+    "least ridges": replace(DEFAULT, measured_ridges=False),
     "one round of pairs": replace(DEFAULT, pair_rounds=1),
     "no pairs": replace(DEFAULT, pair_rows=0),
     "no pairs, hidden errors count": replace(DEFAULT, pair_rows=0, clipped_rounds=0),
@@ -72,13 +75,14 @@ VARIANTS: dict[str, Method] = {
         DEFAULT,
         pair_rows=0,
         clipped_rounds=0,
+        measured_ridges=False,
         reselect=False,
         residual=False,
         asymmetric=False,
         sensitivity_samples=0,
     ),
 }
-KEY = ("model", "macs", "variant", "samples", "held_out", "seed")
+KEY = ("model", "sha256", "macs", "variant", "samples", "held_out", "seed")
 HELD_OUT = 5_000  # training images that judge, at most
 
 
@@ -88,7 +92,9 @@ def run(options: argparse.Namespace) -> None:
     variants = list(VARIANTS) if options.variants == ["all"] else options.variants
     for seed in options.seeds:
         for model, macs, variant, samples in _product(options.models, options.macs, variants, options.samples):
-            if (model.stem, macs, variant, samples, options.held_out, seed) in done:
+            sha256 = hashlib.sha256(model.read_bytes()).hexdigest()[:8]  # two networks may share a name
+            key = (model.stem, sha256, macs, variant, samples, options.held_out, seed)
+            if key in done:
                 continue
             split = calibration_and_held_out if options.held_out else calibration_and_test
             given, others = split(model, options.data, samples, seed)
@@ -99,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
             judged = compare(model, result.model, others, latency_batches=())
             before, after = judged.accuracy_original, judged.accuracy_pruned
             row = {
-                **dict(zip(KEY, (model.stem, macs, variant, samples, options.held_out, seed), strict=True)),
+                **dict(zip(KEY, key, strict=True)),
                 "dense": None if before is None else round(100 * before, 2),
                 "drop": None if before is None or after is None else round(100 * (before - after), 2),
                 "output_error": round(judged.outputs[0].relative, 4),
@@ -157,7 +163,7 @@ def _product(
 def rows(results: Path) -> list[dict[str, Any]]:
     """Results so far."""
     lines = results.read_text().splitlines() if results.exists() else []
-    return [{"held_out": False, **json.loads(line)} for line in lines]
+    return [json.loads(line) for line in lines]
 
 
 def commit() -> str:
@@ -187,14 +193,16 @@ def table(options: argparse.Namespace) -> None:
     )
     print("shared machine.\n")
     print("![drop over MACs kept](accuracy.svg)\n")
-    print("| network | MACs kept | variant | images | drop | output error | seeds | seconds |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| network | dense | MACs kept | variant | images | drop | output error | seeds | seconds |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for key, group in sorted(found.items(), key=lambda item: _order(item[0])):
-        model, macs, variant, samples, _ = key
+        model, _, macs, variant, samples, _ = key
+        before = [row["dense"] for row in group]
+        dense = "-" if None in before else f"{np.mean(before):.2f}"
         drop, error, seconds = ([row[name] for row in group] for name in ("drop", "output_error", "seconds"))
         spread = f" ± {np.std(drop, ddof=1):.2f}" if len(group) > 1 and None not in drop else ""
         points = "-" if None in drop else f"{np.mean(drop):.2f}{spread}"
-        cells = (model, macs, variant, samples, points, f"{np.mean(error):.3f}", len(group))
+        cells = (model, dense, macs, variant, samples, points, f"{np.mean(error):.3f}", len(group))
         print(f"| {' | '.join(map(str, cells))} | {np.mean(seconds):.0f} |")
 
 
@@ -202,12 +210,12 @@ def plot(options: argparse.Namespace) -> None:
     """Draw the drop of every network over the MACs it keeps, by the default method, mean and all seeds."""
     from matplotlib import pyplot
 
-    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[tuple[str, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows(options.results):
         if row["variant"] == "default" and row["drop"] is not None and row["samples"] in (500, 1000):
-            found[row["model"]][float(row["macs"])].append(row["drop"])
+            found[row["model"], row["sha256"]][float(row["macs"])].append(row["drop"])
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for model, budgets in sorted(found.items()):
+    for (model, _), budgets in sorted(found.items()):
         kept = sorted(budgets)
         [line] = axes.plot(kept, [np.mean(budgets[share]) for share in kept], "o-", label=model)
         every = [(share, drop) for share in kept for drop in budgets[share]]
@@ -221,8 +229,8 @@ def plot(options: argparse.Namespace) -> None:
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    model, macs, variant, samples, _ = key
-    return model, macs, list(VARIANTS).index(variant), samples
+    model, sha256, macs, variant, samples, _ = key
+    return model, sha256, macs, list(VARIANTS).index(variant), samples
 
 
 def main() -> None:

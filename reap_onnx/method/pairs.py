@@ -92,7 +92,7 @@ def refit_couple(
     weights
         Constants that are new by now; the others are as they were.
     method
-        How many Gauss-Newton rounds, and conjugate gradients in each.
+        How many Gauss-Newton rounds, and conjugate gradients in each; whether the ridge is measured.
     """
     couple, tap = shelf.couple, shelf.tap
     if not shelf.samples:
@@ -117,7 +117,7 @@ def refit_couple(
         batches,
         first.matrix,
         second.matrix,
-        ridges=RIDGES,
+        ridges=RIDGES if method.measured_ridges else (RIDGES[0], RIDGES[0]),
         rounds=method.pair_rounds,
         again=AGAIN,
         steps=method.pair_steps,

@@ -80,6 +80,7 @@ def reconstruct(
         options.providers,
         options.memory,
         method.asymmetric,
+        method.measured_ridges,
     )
     sent: dict[Slot, np.ndarray] = {}
     with workers.walk(TwoStreams, course, dataset, options.batch) as step:

@@ -33,7 +33,6 @@ Statistics = Mapping[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
 WIDE = 50_000_000  # bytes to solve a group from which on several are worked on at once: a thousand columns
-HIGHEST = 10  # class scores of a sample that count
 TOGETHER = 8  # groups whose sensitivities are measured on one way of the samples through the network
 _NONE: Labels = np.zeros(0, np.int64)
 
@@ -134,7 +133,7 @@ class Sensitivity:
     dataset
         Samples to measure with.
     options
-        Batch size, providers and memory.
+        Batch size, providers and memory; of the method, how many scores count.
     """
 
     def __init__(self, trace: Trace, taps: Mapping[int, Tap], dataset: Dataset, options: PruneOptions) -> None:
@@ -145,7 +144,8 @@ class Sensitivity:
         session = Session(trace.network.proto, options.providers, weights=trace.network.weights)
         outputs = self._floats([session.run(feeds) for feeds in batches])
         self._shapes = {name: values.shape for name, values in outputs.items()}
-        self._highest = {name: _highest(values) for name, values in outputs.items() if values.ndim == 2}
+        count = options.method.sensitivity_scores or None
+        self._highest = {name: _highest(values, count) for name, values in outputs.items() if values.ndim == 2}
         self._reference = {name: self._counted(name, values) for name, values in outputs.items()}
 
     def first(self, path: GroupPath) -> int:
@@ -220,9 +220,9 @@ def _joined(outputs: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
     return np.concatenate(parts).astype(float)
 
 
-def _highest(scores: np.ndarray) -> np.ndarray:
-    """Classes of the highest scores (N, K) of every sample, (N, at most ``HIGHEST``)."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :HIGHEST]
+def _highest(scores: np.ndarray, count: int | None) -> np.ndarray:
+    """Classes of the highest scores (N, K) of every sample, (N, at most ``count``)."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
 def weighed(

@@ -73,6 +73,8 @@ class Course:
         Bytes, as ``--memory`` gives them.
     asymmetric
         Whether the present network has the constants that it has by now; else it is the original one.
+    halves
+        Whether halves of the samples are told apart where rows are few.
     """
 
     trace: Trace
@@ -84,6 +86,7 @@ class Course:
     providers: tuple[str, ...]
     memory: int | None
     asymmetric: bool
+    halves: bool
 
     @property
     def memory_for_sums(self) -> int:
@@ -161,7 +164,12 @@ class TwoStreams:
         """
         course, wave = self._course, next(self._waves)
         collector = Collector(
-            wave.taps, samples=course.samples, rows=course.rows, seed=course.seed, memory=course.memory_for_sums
+            wave.taps,
+            samples=course.samples,
+            rows=course.rows,
+            seed=course.seed,
+            memory=course.memory_for_sums,
+            halves=course.halves,
         )
         whole: dict[int, list[Sample]] = {}
         end = self._first + self._batches

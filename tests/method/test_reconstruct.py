@@ -143,13 +143,34 @@ def test_refitting_on_what_the_pruned_network_feeds_pays(measured):
     assert error(trace, present) < 0.95 * error(trace, original)
 
 
-@pytest.mark.parametrize("part", [{"residual": False}, {"clipped_rounds": 0}, {"pair_rounds": 0}])
+@pytest.mark.parametrize(
+    "part", [{"residual": False}, {"clipped_rounds": 0}, {"pair_rounds": 0}, {"measured_ridges": False}]
+)
 def test_every_part_can_be_left_out(measured, part):
     trace, paths, taps, _, dataset = measured
     kept = [len(path.group.units) // 2 for path in paths]
     _, whole = reconstruct(trace, paths, kept, taps, dataset, OPTIONS)
     _, without = reconstruct(trace, paths, kept, taps, dataset, with_method(**part))
     assert any(not np.array_equal(whole[slot], without[slot]) for slot in whole)
+
+
+def test_ridges_of_few_rows_are_the_least_unless_measured(measured):
+    """Of the first layer to be refitted, which reads what the original network makes."""
+    trace, paths, taps, _, dataset = measured
+    path = next(p for p in paths if len(layers_to_refit([p.group])) == 1)
+    method = {"pair_rows": 0, "clipped_rounds": 0, "reselect": False, "refit_rows": 320}
+    kept = [len(p.group.units) // (2 if p is path else 1) for p in paths]
+    [layer] = layers_to_refit([path.group])
+    few = collect_dense(trace.network, [taps[layer.node.index]], dataset, batch=16, rows=320, seed=0)
+    least = refitted(
+        trace, taps[layer.node.index], normals(few)[layer.node.index], path.removed(len(path.group.units) // 2)
+    )
+    for measured_ridges in (False, True):
+        _, weights = reconstruct(
+            trace, paths, kept, taps, dataset, with_method(**method, measured_ridges=measured_ridges)
+        )
+        same = all(np.allclose(weights[slot], value, rtol=1e-4, atol=1e-5) for slot, value in least.items())
+        assert same != measured_ridges
 
 
 def test_channels_that_one_layer_reads_keep_their_order_unless_chosen_anew(measured):

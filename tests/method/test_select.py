@@ -133,15 +133,15 @@ def test_a_stream_is_priced_by_all_of_its_readers(measured):
     np.testing.assert_allclose(scores(problems, len(stream.units), RIDGE), np.sum(alone, axis=0), rtol=1e-9)
 
 
-@pytest.mark.parametrize(("highest", "together"), [(10, 8), (2, 2), (10, 1)])
+@pytest.mark.parametrize(("highest", "together"), [(10, 8), (2, 2), (0, 1)])
 def test_sensitivity_is_the_damage_to_the_highest_scores_per_unit_of_error(measured, monkeypatch, highest, together):
-    monkeypatch.setattr(select, "HIGHEST", highest)
     monkeypatch.setattr(select, "TOGETHER", together)
     trace, groups, taps, statistics, dataset = measured
     paths, told = error_paths(trace, groups, taps, statistics)[::-1], []
-    found = weighed(Sensitivity(trace, taps, dataset, OPTIONS), paths, statistics, told.append)
+    options = replace(OPTIONS, method=replace(OPTIONS.method, sensitivity_scores=highest))
+    found = weighed(Sensitivity(trace, taps, dataset, options), paths, statistics, told.append)
     assert sum(told) == len(paths) > 2
-    assert_damages(measured, paths, found, highest)
+    assert_damages(measured, paths, found, highest or 10)
 
 
 def test_sensitivity_of_channels_that_are_coupled():
