@@ -242,6 +242,70 @@ def test_a_killed_process_is_repeated_from_its_last_shard(
     assert out.read_bytes() == gone_on
 
 
+DYING = """
+import os, signal, sys
+from contextlib import contextmanager
+import numpy as np
+from reap_onnx import EFFORTS, PruneOptions, Target, pipeline
+
+net, samples, out, moment, count = sys.argv[1:]
+left = int(count)
+
+def die(name):
+    global left
+    left -= name == moment
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Progress:
+    @contextmanager
+    def stage(self, name, total=None):
+        yield lambda n=1: die(name)
+
+sync, replace = os.fsync, os.replace
+os.fsync = lambda file: (sync(file), die("written"))
+os.replace = lambda *paths: (replace(*paths), die("renamed"))
+options = PruneOptions(Target("macs", 0.5), method=EFFORTS["fast"])
+pipeline.calibrate(net, np.load(samples)["image"], output=out, options=options, progress=Progress())
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "count", "done"),
+    [
+        ("collecting statistics", 3, 0),
+        ("written", 1, 0),
+        ("renamed", 1, 1),
+        ("written", 3, 2),
+        ("error paths", 2, 3),
+        ("sensitivity", 3, 3),
+        ("written", 4, 3),
+    ],
+)
+def test_a_process_killed_at_any_moment_is_gone_on_with(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, count: int, done: int
+) -> None:
+    """While samples run, before and after a shard is kept, while channels are priced, before the file has its name."""
+    die_at(place, tmp_path / "stats.npz", moment, count)
+    assert not (tmp_path / "stats.npz").exists()
+    measured = count_shards(monkeypatch)
+    pipeline.calibrate(place / "net.onnx", SAMPLES, output=tmp_path / "stats.npz", options=HALF)
+    assert measured == [SHARD * number for number in range(done, 3)]
+    assert (tmp_path / "stats.npz").read_bytes() == (place / "stats.npz").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"stats.npz"}
+
+
+def test_a_file_that_has_its_name_is_whole(place: Path, tmp_path: Path) -> None:
+    die_at(place, tmp_path / "stats.npz", "renamed", 4)
+    assert (tmp_path / "stats.npz").read_bytes() == (place / "stats.npz").read_bytes()
+
+
+def die_at(place: Path, out: Path, moment: str, count: int) -> None:
+    """Calibrate in a process that is killed when ``moment`` comes for the ``count``-th time."""
+    argv = [place / "net.onnx", place / "samples.npz", out, moment, str(count)]
+    assert subprocess.run([sys.executable, "-c", DYING, *argv], check=False).returncode == -signal.SIGKILL
+
+
 # -- files that are not what they should be ----------------------------------------------------------------------------
 
 
