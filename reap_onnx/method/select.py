@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -33,6 +33,7 @@ Statistics = Mapping[int, list[Equations]]
 """Normal equations of each layer's blocks, by the index of its node."""
 
 WIDE = 50_000_000  # bytes to solve a group from which on several are worked on at once: a thousand columns
+COUNTED = 4_000_000  # numbers of an output that count at most, over all samples
 TOGETHER = 8  # groups whose sensitivities are measured on one way of the samples through the network
 _NONE: Labels = np.zeros(0, np.int64)
 
@@ -125,6 +126,8 @@ class Sensitivity:
     A group alone is cut to half of its units and its readers are refitted; the relative squared error of the
     outputs, per unit of the group's own error, is its weight (after Kamma, Inoue & Wada, PRO, 2022). Of class scores,
     (N, K), those alone count that the original puts highest for each sample: the others are many, and decide little.
+    Of outputs of more than ``COUNTED`` numbers so many count, drawn at random. What the original leaves infinite or
+    undefined does not count; what becomes so is as bad as the mean of the output.
 
     Parameters
     ----------
@@ -133,20 +136,26 @@ class Sensitivity:
     dataset
         Samples to measure with.
     options
-        Batch size, providers and memory; of the method, how many scores count.
+        Batch size, providers, memory and seed; of the method, how many scores count.
     """
 
     def __init__(self, trace: Trace, taps: Mapping[int, Tap], dataset: Dataset, options: PruneOptions) -> None:
         self._trace, self._taps = trace, taps
         self._dataset, self._options = dataset, options
-        batches = list(dataset.batches(options.batch))
-        self._counts = [len(next(iter(feeds.values()))) for feeds in batches]
         session = Session(trace.network.proto, options.providers, weights=trace.network.weights)
-        outputs = self._floats([session.run(feeds) for feeds in batches])
-        self._shapes = {name: values.shape for name, values in outputs.items()}
-        count = options.method.sensitivity_scores or None
-        self._highest = {name: _highest(values, count) for name, values in outputs.items() if values.ndim == 2}
-        self._reference = {name: self._counted(name, values) for name, values in outputs.items()}
+        scores, most = options.method.sensitivity_scores, max(1, COUNTED // math.ceil(len(dataset) / options.batch))
+        rng = np.random.default_rng(options.seed)
+
+        def reference(feeds: dict[str, np.ndarray]) -> dict[str, _Counted]:
+            samples, outputs = len(next(iter(feeds.values()))), session.run(feeds)
+            return {name: _counted(outputs[name], samples, scores, most, rng) for name in self._floats(outputs)}
+
+        self._reference = [*map(reference, dataset.batches(options.batch))]  # a batch is gone before the next one
+        self._means = {name: _mean([part[name].values for part in self._reference]) for name in self._reference[0]}
+        self._spreads = {
+            name: sum(float(((part[name].values - mean) ** 2).sum()) for part in self._reference)
+            for name, mean in self._means.items()
+        }
 
     def first(self, path: GroupPath) -> int:
         """Index of the first node that changes where half of a group goes."""
@@ -159,7 +168,7 @@ class Sensitivity:
 
         Paths come in the order of :meth:`first`: what lies before that node is run once for all of them.
         """
-        trace, options, names, weights = self._trace, self._options, list(self._reference), list[float]()
+        trace, options, names, weights = self._trace, self._options, list(self._means), list[float]()
         memory = memory_for_stream(options.memory)
         with Stream(
             trace.network, self._dataset, batch=options.batch, providers=options.providers, memory=memory
@@ -168,8 +177,8 @@ class Sensitivity:
                 weight, error = 1.0, float(path.path.errors[_half(path)])
                 if error > 0:
                     before = [name for node in trace.network.nodes[: self.first(path)] for name in node.outputs if name]
-                    runs = list(stream.run(self._without_half(path, statistics), names, names, before))
-                    weight = self._damage(self._floats(runs)) / error
+                    runs = stream.run(self._without_half(path, statistics), names, names, before)
+                    weight = self._damage(runs) / error
                 weights.append(weight)
                 advance(1)
         return weights
@@ -181,25 +190,55 @@ class Sensitivity:
             weights |= refitted(self._trace, self._taps[index], normals, removed)
         return mask_channels(self._trace, removed, weights)
 
-    def _floats(self, runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """Outputs of floating point over all batches; only nodes make some that channels can change."""
-        made = [n for n, v in runs[0].items() if n in self._trace.network.producer and isinstance(v, np.ndarray)]
-        names = [name for name in made if runs[0][name].dtype.kind == "f"]
-        return {name: _joined([run[name] for run in runs], self._counts) for name in names}
+    def _floats(self, outputs: Mapping[str, object]) -> list[str]:
+        """Outputs of floating point; only nodes make some that channels can change."""
+        made = {name: value for name, value in outputs.items() if name in self._trace.network.producer}
+        return [name for name, value in made.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
 
-    def _damage(self, outputs: Mapping[str, np.ndarray]) -> float:
-        """Squared error of the outputs relative to their variance, the mean over the outputs."""
-        shares = []
-        for name, values in outputs.items():
-            reference = self._reference[name]
-            spread = float(((reference - reference.mean()) ** 2).sum())
-            if values.shape == self._shapes[name] and spread > 0:
-                shares.append(float(((self._counted(name, values) - reference) ** 2).sum()) / spread)
-        return float(np.mean(shares)) if shares else 1.0
+    def _damage(self, runs: Iterable[Mapping[str, np.ndarray]]) -> float:
+        """Squared error of the outputs relative to their variance, the mean over the outputs that keep their shape."""
+        moved = [*map(self._moved, self._reference, runs)]  # a batch is gone before the next one
+        totals = {name: sum(part[name] for part in moved) for name in self._means}
+        shares = [total / self._spreads[name] for name, total in totals.items() if self._spreads[name] > 0]
+        found = [share for share in shares if math.isfinite(share)]
+        return float(np.mean(found)) if found else 1.0
 
-    def _counted(self, name: str, values: np.ndarray) -> np.ndarray:
-        """What counts of an output."""
-        return np.take_along_axis(values, self._highest[name], 1) if name in self._highest else values
+    def _moved(self, reference: Mapping[str, _Counted], outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Squared error of what counts of every output over one batch; infinite where its shape is another one."""
+        return {name: part.squared_error(outputs[name], self._means[name]) for name, part in reference.items()}
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What counts of one output over a batch: numbers (n,) at places (n,) of the flat output."""
+
+    shape: tuple[int, ...]
+    places: np.ndarray
+    values: np.ndarray
+
+    def squared_error(self, output: np.ndarray, blank: float) -> float:
+        """Of another output, ``blank`` standing for what is not finite there; infinite if it has another shape."""
+        if output.shape != self.shape:
+            return math.inf
+        now = output.reshape(-1)[self.places].astype(float)
+        return float(((np.where(np.isfinite(now), now, blank) - self.values) ** 2).sum())
+
+
+def _counted(output: np.ndarray, samples: int, scores: int, most: int, rng: np.random.Generator) -> _Counted:
+    """Of class scores the highest of every sample, where not all count; else all numbers, or ``most`` at random."""
+    flat, found = output.reshape(-1), class_scores(output, samples)
+    if found is not None and 0 < scores < found.shape[1]:
+        highest = np.argsort(-found, axis=1, kind="stable")[:, :scores]
+        places = (highest + found.shape[1] * np.arange(samples)[:, None]).reshape(-1)
+    else:
+        places = np.arange(flat.size) if flat.size <= most else np.sort(rng.integers(flat.size, size=most))
+    places = places[np.isfinite(flat[places])]
+    return _Counted(output.shape, places, flat[places].astype(float))
+
+
+def _mean(parts: Sequence[np.ndarray]) -> float:
+    count = sum(part.size for part in parts)
+    return sum(float(part.sum()) for part in parts) / max(count, 1)
 
 
 def _half(path: GroupPath) -> int:
@@ -209,20 +248,6 @@ def _half(path: GroupPath) -> int:
 
 def _removed(path: GroupPath) -> Labels:
     return path.group.units[path.path.order[: _half(path)]]
-
-
-def _joined(outputs: Sequence[np.ndarray], counts: Sequence[int]) -> np.ndarray:
-    """Class scores of all runs, (N, K), where they are such; else all numbers in a row. float64."""
-    scores = [class_scores(output, count) for output, count in zip(outputs, counts, strict=True)]
-    parts = [found for found in scores if found is not None]
-    if len(parts) < len(outputs) or len({part.shape[1] for part in parts}) > 1:
-        parts = [np.ravel(output) for output in outputs]
-    return np.concatenate(parts).astype(float)
-
-
-def _highest(scores: np.ndarray, count: int | None) -> np.ndarray:
-    """Classes of the highest scores (N, K) of every sample, (N, at most ``count``)."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
 def weighed(

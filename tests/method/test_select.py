@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from examples.net import Net
 from examples.normalization import EXAMPLES
 from nets import images, residual_net
 from reap_onnx.data.dataset import Dataset
@@ -162,6 +163,37 @@ def test_sensitivity_of_channels_that_are_coupled():
     assert plain != pytest.approx(
         [path.weight * path.path.errors[len(path.group.units) // 2] for path in weights], rel=0.1
     )
+
+
+def test_of_large_outputs_numbers_drawn_at_random_count(measured, monkeypatch):
+    trace, groups, taps, statistics, dataset = measured
+    paths = error_paths(trace, groups, taps, statistics)
+    every = replace(OPTIONS, method=replace(OPTIONS.method, sensitivity_scores=0))
+    whole = weighed(Sensitivity(trace, taps, dataset, every), paths, statistics)
+    numbers = len(dataset) * trace.network.shapes[trace.network.proto.graph.output[0].name][1]
+    monkeypatch.setattr(select, "COUNTED", numbers // 2)
+    half = Sensitivity(trace, taps, dataset, every)
+    assert sum(part.values.size for parts in half._reference for part in parts.values()) <= numbers // 2
+    for found, expected in zip(weighed(half, paths, statistics), whole, strict=True):
+        assert found.weight != expected.weight
+        assert found.weight == pytest.approx(expected.weight, rel=0.3)
+
+
+def test_outputs_that_are_not_finite_leave_finite_weights():
+    """A logarithm behind a ReLU: of the original some are infinite, of what is cut others are, too."""
+    net = Net()
+    h = net.op("Relu", net.conv(net.input("N", 3, 8, 8), 3, 16, 3, 3, pads=[1, 1, 1, 1]))
+    model = net.model(net.op("Log", net.op("Relu", net.conv(h, 16, 4, 1, 1))))
+    [name] = [value.name for value in model.graph.input]
+    dataset = Dataset({name: np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)})
+    [logs] = Session(model).run(dataset.inputs).values()
+    assert np.isinf(logs).any()
+    trace, groups, taps, statistics, _ = measure(model, dataset)
+    paths = error_paths(trace, groups, taps, statistics)
+    for path in weighed(Sensitivity(trace, taps, dataset, OPTIONS), paths, statistics):
+        assert np.isfinite(path.weight)
+        assert path.weight > 0
+        curve(path, OPTIONS)
 
 
 def assert_damages(measured, paths, weights, highest):
