@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,28 +68,18 @@ def carry_out(
         pruned = Surgeon(trace, removed, weights).operate() if len(removed) else copy_model(source.original)
         if len(removed):
             stamp(pruned, plan)
-        wiring, failure = math.inf, None
         try:
             wiring = wiring_error(trace, removed, feeds, options.providers)
             check_wiring(wiring)
-        except CheckError as error:
-            failure = error
-            if not keep_failed:
-                raise
+        except CheckError:
+            if keep_failed and output is not None:
+                write_model(pruned, output, external=source.external, check=lambda _: None)
+            raise
         after = cost_of_pruned(pruned, plan)
         _check_budgets(options.targets, trace, after)
-    comparison = (
-        None
-        if judged is None
-        else _compare(source, pruned, judged, options, run, cut=len(removed) > 0 and failure is None)
-    )
+    comparison = None if judged is None else _compare(source, pruned, judged, options, run, cut=len(removed) > 0)
     if output is not None:
-        full = passes_in_full(source.model)
-
-        def check(path: Path) -> None:
-            if failure is None:
-                check_file(path, feeds, full=full, providers=options.providers)
-
+        check = partial(check_file, feeds=feeds, full=passes_in_full(source.model), providers=options.providers)
         write_model(pruned, output, external=source.external, check=check)
     if plan_file is not None:
         write_text(plan_file, plan.dumps())
@@ -110,8 +99,6 @@ def carry_out(
     )
     for path in report:
         write_report(summary, path)
-    if failure is not None:
-        raise failure
     return PruneResult(pruned, plan, summary)
 
 

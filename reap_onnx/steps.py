@@ -36,11 +36,11 @@ from reap_onnx.model.size import skeleton
 from reap_onnx.numerics.allocate import Cost, Curve, Ints
 from reap_onnx.numerics.tables import TableCost
 from reap_onnx.options import PruneOptions
-from reap_onnx.overrides import Override
+from reap_onnx.overrides import Override, merge_overrides
 from reap_onnx.plan import Plan, make_plan
 from reap_onnx.report.progress import Advance, Progress
 from reap_onnx.report.summary import Latency, LatencySearch
-from reap_onnx.runtime.compare import samples_of
+from reap_onnx.runtime.compare import check_labels, count_classes, samples_of
 from reap_onnx.runtime.feeds import fixed_batch, one_run, probe_feeds, probe_shapes
 from reap_onnx.runtime.latency import load_sessions
 from reap_onnx.runtime.memory import batch_within, memory_for_rows, memory_for_samples
@@ -149,8 +149,26 @@ def read(
     if lines := unmatched(trace):
         raise UsageError(lines[0], "reap-onnx inspect MODEL lists the names")
     _check_overrides(options.overrides, groups)
+    for each in (dataset, judged):
+        _check_labels(each, trace.network)
     times = [] if options.latency_table is None else read_times(Path(options.latency_table))
     return Given(source, trace, groups, options, dataset, judged, asked, times)
+
+
+def _check_labels(dataset: Dataset, network: Network) -> None:
+    """See that labels are classes of the first output, before hours of work end in a comparison that cannot be made.
+
+    Raises
+    ------
+    DataError
+        One is not.
+    """
+    first = network.proto.graph.output[0].name
+    if dataset.labels is None or first not in network.shapes:
+        return
+    classes = count_classes(network.dtypes[first], network.shapes[first], network.batch)
+    if classes is not None:
+        check_labels(dataset.labels, classes)
 
 
 def _check_overrides(overrides: Sequence[Override], groups: Sequence[Group]) -> None:
@@ -162,20 +180,22 @@ def _check_overrides(overrides: Sequence[Override], groups: Sequence[Group]) -> 
         One does not.
     """
     for override in overrides:
-        named = [group for group in groups if override.matches(group.made_as)]
-        if not named:
+        if not any(override.matches(group.made_as) for group in groups):
             raise UsageError(
                 f"overrides of {override.nodes!r} match no layer", "reap-onnx inspect MODEL lists the names"
             )
-        for group in named:
-            if override.keep is None or override.keep == group.width:
-                continue
-            if group.frozen or override.keep % group.channels or override.keep > group.width:
-                why = group.frozen or f"it has {group.width} channels, which come and go {group.channels} at a time"
-                raise UsageError(
-                    f"overrides of {override.nodes!r}: {group.name} cannot keep {override.keep} channels: {why}",
-                    "name fewer layers, or another width",
-                )
+    for group in groups:
+        named = [override for override in overrides if override.matches(group.made_as)]
+        keep = merge_overrides(named, group.made_as).keep
+        if keep in (None, group.width) or any(override.freeze for override in named):
+            continue
+        if group.frozen or keep % group.channels or keep > group.width:
+            why = group.frozen or f"it has {group.width} channels, which come and go {group.channels} at a time"
+            last = next(override for override in reversed(named) if override.keep is not None)
+            raise UsageError(
+                f"overrides of {last.nodes!r}: {group.name} cannot keep {keep} channels: {why}",
+                "name fewer layers, or another width",
+            )
 
 
 def _hold_out(dataset: Dataset, seed: int, batch: int) -> tuple[Dataset, Dataset]:
@@ -266,7 +286,7 @@ def _statistics(
 ) -> Statistics:
     """Normal equations of all taps, shard by shard; shards that the checkpoint has are not measured again."""
     rows, memory = options.method.selection_rows, memory_for_rows(options.memory) // 2
-    count = samples_needed(list(taps.values()), trace.network.shapes, rows, options.batch)
+    count = samples_needed(list(taps.values()), trace.network, rows, options.batch)
     enough = dataset.first(count)
     shards = cut_shards(enough, options.batch)
     how = Measurement(

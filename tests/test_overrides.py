@@ -111,6 +111,16 @@ def test_overrides_that_do_not_fit_the_model(override: Override, reason: str) ->
         pipeline.prune(residual_net(), SAMPLES, options(0.5, override))
 
 
+def test_what_a_later_one_says_differently_is_not_asked_for() -> None:
+    """Neither a width that the layer does not have, nor one of a layer that is frozen."""
+    said = Override("block?/conv1", keep=40), Override("block?/conv1", keep=6), Override("block1/conv1", freeze=True)
+    kept = widths(pipeline.prune(residual_net(), SAMPLES, options(1.0, *said)).model)
+    assert kept["block2/conv1"][1] == 6
+    assert kept["block1/conv1"] == widths(residual_net())["block1/conv1"]
+    with pytest.raises(UsageError, match=r"overrides of 'block2/conv1': block2/conv1 cannot keep 41 channels: it has"):
+        pipeline.prune(residual_net(), SAMPLES, options(1.0, *said, Override("block2/conv1", keep=41)))
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     onnx.save(residual_net(), tmp_path / "net.onnx")
     (tmp_path / "o.toml").write_text(TEXT)

@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from examples.net import Net
-from nets import chaotic_net, images, macs, outputs, params, residual_net, widths
+from nets import CLASSES, chaotic_net, images, macs, outputs, params, residual_net, widths
 from reap_onnx import pipeline
-from reap_onnx.errors import CheckError, OutputError, PlanError, TargetError, UsageError
+from reap_onnx.errors import CheckError, DataError, OutputError, PlanError, TargetError, UsageError
+from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.options import PruneOptions, Target
 from reap_onnx.outcome import PruneResult
+from reap_onnx.report.progress import Silent
 from reap_onnx.runtime import memory
 from reap_onnx.runtime.session import Session
 
@@ -333,6 +337,41 @@ def test_a_failed_model_is_kept_on_request(tmp_path: Path) -> None:
         prune(model, output=tmp_path / "out.onnx", keep_failed=True)
     assert files(tmp_path) == ["out.onnx"]
     assert widths(onnx.load(tmp_path / "out.onnx"))["conv1"][1] < widths(model)["conv1"][1]
+
+
+def test_a_failed_model_that_does_not_even_run_is_kept_alone(
+    net: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operate = Surgeon.operate
+
+    def spoiled(surgeon: Surgeon) -> onnx.ModelProto:
+        model = operate(surgeon)
+        next(n for n in model.graph.node if n.op_type == "Conv").attribute.append(helper.make_attribute("group", 7))
+        return model
+
+    monkeypatch.setattr(Surgeon, "operate", spoiled)
+    with pytest.raises(CheckError, match="wiring check: the pruned graph is not sound"):
+        prune(
+            net, output=tmp_path / "out.onnx", plan=tmp_path / "p.json", report=[tmp_path / "r.json"], keep_failed=True
+        )
+    assert files(tmp_path) == ["out.onnx"]
+
+
+def test_a_wrong_label_is_seen_before_anything_is_measured(net: onnx.ModelProto) -> None:
+    stages: list[str] = []
+
+    class Told(Silent):
+        @contextmanager
+        def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+            stages.append(name)
+            yield lambda _=1: None
+
+    right = {"image": SAMPLES, "labels": np.zeros(len(SAMPLES), np.int64)}
+    wrong = right | {"labels": np.full(len(SAMPLES), CLASSES)}
+    for data, evaluate in ((wrong, None), (right, wrong)):
+        with pytest.raises(DataError, match=f"label {CLASSES} is not one of the {CLASSES} classes"):
+            pipeline.prune(net, data, HALF, evaluate=evaluate, progress=Told())
+    assert stages == 2 * ["reading the model", "reading the samples", "finding groups"]
 
 
 def test_a_plan_is_for_its_model_alone(halved: PruneResult) -> None:

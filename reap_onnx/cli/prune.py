@@ -100,7 +100,9 @@ def prune(
     keep_failed: Annotated[
         bool,
         typer.Option(
-            "--keep-failed", help="Write the model even if the check of its wiring fails.", rich_help_panel=_OUTPUT
+            "--keep-failed",
+            help="Write the model, and nothing else, even if the check of its wiring fails.",
+            rich_help_panel=_OUTPUT,
         ),
     ] = False,
     report: flags.Report = None,

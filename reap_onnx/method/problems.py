@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from reap_onnx.errors import DataError
 from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.layer import Layer
@@ -39,6 +40,7 @@ def group_problems(
     that are removed themselves do not count.
     """
     assert tap.layer.geometry is not None
+    _check_rows(tap, normals)
     order = np.argsort(group.units)
     variance = sum(float(feature_variance(normal).sum()) for normal in normals)
     labels = column_labels(trace, tap)
@@ -56,6 +58,12 @@ def group_problems(
             gram, cross = normal.gram[np.ix_(alive, alive)], normal.cross[alive][:, ~features[block]]
             problems.append(Problem(gram / normal.rows, cross / normal.rows, units, weight))
     return problems
+
+
+def _check_rows(tap: Tap, normals: Sequence[Equations]) -> None:
+    if not all(normal.rows for normal in normals):
+        name = tap.layer.node.name
+        raise DataError(f"{name}: no sample reaches it", f"give samples that do, or leave it alone: --freeze '{name}'")
 
 
 def feature_variance(normal: Equations) -> np.ndarray:
@@ -80,6 +88,7 @@ def refitted(
     """
     layer, target = tap.layer, tap.target
     assert layer.geometry is not None
+    _check_rows(tap, normals)
     old_weight = trace.network.constants[layer.node.inputs[layer.weight.input]]
     old = layer.geometry.matrix(old_weight)
     blocks, columns, features = old.shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,13 +97,19 @@ def compare_models(
 
 def class_scores(output: object, samples: int) -> np.ndarray | None:
     """Scores of shape (samples, K >= 2), or None where the output is not that of a classifier."""
-    if not isinstance(output, np.ndarray) or not np.issubdtype(output.dtype, np.floating):
+    if not isinstance(output, np.ndarray):
         return None
-    shape = list(output.shape)
-    while len(shape) > 2 and shape[-1] == 1:
-        shape.pop()
-    is_scores = len(shape) == 2 and shape[0] == samples and shape[1] >= 2
-    return output.reshape(shape) if is_scores else None
+    classes = count_classes(output.dtype, output.shape, samples)
+    return None if classes is None else output.reshape(samples, classes)
+
+
+def count_classes(dtype: np.dtype[Any], shape: Sequence[int], samples: int) -> int | None:
+    """How many classes an output has scores of, or None where it is not that of a classifier."""
+    ends = len(shape)
+    while ends > 2 and shape[ends - 1] == 1:
+        ends -= 1
+    scores = np.issubdtype(dtype, np.floating) and ends == 2 and shape[0] == samples and shape[1] >= 2
+    return shape[1] if scores else None
 
 
 class _Difference:

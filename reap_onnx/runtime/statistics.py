@@ -142,10 +142,18 @@ class Collector:
     """Adds batches to the sums of some taps; parameters as for :func:`collect`."""
 
     def __init__(
-        self, taps: Sequence[Tap], *, samples: int, rows: int, seed: int, memory: int | None = None, halves: bool = True
+        self,
+        taps: Sequence[Tap],
+        *,
+        samples: int,
+        batch: int,
+        rows: int,
+        seed: int,
+        memory: int | None = None,
+        halves: bool = True,
     ) -> None:
-        self._taps, self._samples, self._seed, self._memory, self._halves = taps, samples, seed, memory, halves
-        self._wanted = max(1, round(rows / samples))
+        self._taps, self._seed, self._memory, self._halves = taps, seed, memory, halves
+        self._samples, self._batch, self._wanted = samples, batch, rows
         self._blocks: dict[int, list[_Block]] = {}
 
     def add(self, number: int, was: Batch, now: Batch) -> None:
@@ -167,9 +175,14 @@ class Collector:
     def _add(self, tap: Tap, number: int, was: Batch, now: Batch) -> None:
         index, total, geometry = tap.layer.node.index, was[tap.wanted], tap.layer.geometry
         assert geometry is not None
-        count = min(self._wanted, geometry.positions(total.shape))
+        each = len(total) / batch_size(self._samples, self._batch, number)  # more where a model folds an axis into it
+        wanted = max(1, round(self._wanted / self._samples / max(each, 1e-9)))
+        count = min(wanted, geometry.positions(total.shape))
         if index not in self._blocks:
-            self._blocks[index] = _blocks(tap, self._samples * count, self._memory, self._halves)
+            rows = max(1, round(self._samples * each * count))
+            self._blocks[index] = _blocks(tap, rows, self._memory, self._halves)
+        if not total.size:
+            return  # no sample of this batch gets as far
         other = now[tap.other] if tap.other else None
         rng = np.random.default_rng((self._seed, index, number))
         _add(self._blocks[index], tap, now[tap.layer.data], total, other, count, number, rng)
@@ -180,6 +193,7 @@ def collect(
     batches: Iterable[tuple[Batch, Batch]],
     *,
     samples: int,
+    batch: int,
     rows: int,
     seed: int,
     memory: int | None = None,
@@ -193,8 +207,8 @@ def collect(
     ----------
     batches
         Tensors of the original network and of the present one, batch after batch.
-    samples
-        Samples in all batches together, those of other shards included.
+    samples, batch
+        Samples in all batches together, those of other shards included; in each of them but the last.
     rows
         Rows wanted per layer, over all samples; positions are sampled to reach it.
     memory
@@ -210,12 +224,12 @@ def collect(
     the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
     are measured.
     """
-    collector = Collector(taps, samples=samples, rows=rows, seed=seed, memory=memory, halves=halves)
+    collector = Collector(taps, samples=samples, batch=batch, rows=rows, seed=seed, memory=memory, halves=halves)
     number, ahead = first, iter(batches)
-    while (batch := next(ahead, None)) is not None:
-        collector.add(number, *batch)
-        advance(len(batch[0][taps[0].wanted]))
-        number, batch = number + 1, None  # gone before the next one is made
+    while (both := next(ahead, None)) is not None:
+        collector.add(number, *both)
+        advance(batch_size(samples, batch, number))
+        number, both = number + 1, None  # gone before the next one is made
     return finish(collector.result())
 
 
@@ -245,6 +259,7 @@ def collect_dense(
             taps,
             batches,
             samples=total,
+            batch=batch,
             rows=rows,
             seed=seed,
             memory=memory,
@@ -259,10 +274,16 @@ def _as_both(tensors: Batch) -> tuple[Batch, Batch]:
     return tensors, tensors
 
 
-def samples_needed(taps: Sequence[Tap], shapes: Mapping[str, tuple[int, ...]], rows: int, batch: int) -> int:
+def samples_needed(taps: Sequence[Tap], network: Network, rows: int, batch: int) -> int:
     """How many samples, in whole batches, give ``rows`` rows at every tap, ``POSITIONS`` of each at most."""
-    positions = [tap.layer.geometry.positions(shapes[tap.layer.output]) for tap in taps if tap.layer.geometry]
-    return batch * max(math.ceil(rows / min(POSITIONS, count) / batch) for count in positions)
+    shapes = [(tap.layer.geometry, network.shapes[tap.layer.output]) for tap in taps]
+    each = [min(POSITIONS, g.positions(shape)) * shape[0] / network.batch for g, shape in shapes if g is not None]
+    return batch * max((math.ceil(rows / count / batch) for count in each if count), default=1)
+
+
+def batch_size(samples: int, batch: int, number: int) -> int:
+    """Samples of a batch, by its number, where so many come in batches of so many."""
+    return min(batch, samples - number * batch)
 
 
 def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equations]]:
@@ -286,7 +307,7 @@ class _Block:
         numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST)
         kept = min(KEPT_ROWS, numbers // (columns + 2 * features))
         self._clip = tap.clip if kept >= min(rows, columns) else None
-        self._every, self._seen = math.ceil(rows / max(kept, 1)), 0
+        self._every, self._seen = max(1, math.ceil(rows / max(kept, 1))), 0
         self._kept: list[ClippedRows] = []
 
     def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray, half: int) -> None:

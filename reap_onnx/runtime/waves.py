@@ -15,7 +15,7 @@ from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
 from reap_onnx.runtime.memory import memory_for_rows, memory_for_stream
 from reap_onnx.runtime.shards import Shard, batches_of_shard
-from reap_onnx.runtime.statistics import Collector, Parts, Tap
+from reap_onnx.runtime.statistics import Collector, Parts, Tap, batch_size
 from reap_onnx.runtime.stream import Stream, Tensors
 
 Sample = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -24,7 +24,7 @@ Sample = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 @dataclass(frozen=True)
 class Whole:
-    """The first ``count`` of all samples, in whole: the tensor ``data``, and what the tap says of them."""
+    """The first ``count`` along the first axis of all samples, in whole: the tensor ``data``, what the tap says."""
 
     tap: Tap
     data: str
@@ -166,6 +166,7 @@ class TwoStreams:
         collector = Collector(
             wave.taps,
             samples=course.samples,
+            batch=course.batch,
             rows=course.rows,
             seed=course.seed,
             memory=course.memory_for_sums,
@@ -177,7 +178,8 @@ class TwoStreams:
         def take(number: int, was: Tensors, now: Tensors) -> None:
             collector.add(number, was, now)
             for wanted in wave.whole:
-                if (count := wanted.count - number * course.batch) > 0:
+                before = number * course.batch * len(was[wanted.tap.wanted])
+                if (count := wanted.count - before // batch_size(course.samples, course.batch, number)) > 0:
                     whole.setdefault(wanted.tap.layer.node.index, []).append(_first(count, wanted, was, now))
 
         for number in self._run(wave, present, take):

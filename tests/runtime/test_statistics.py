@@ -12,14 +12,19 @@ from threadpoolctl import threadpool_limits
 from examples.net import Net, head, stem
 from held import watch_runs
 from reap_onnx.data.dataset import Dataset
+from reap_onnx.errors import DataError
+from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
+from reap_onnx.method.problems import group_problems, refitted
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.runtime.session import probe
+from reap_onnx.runtime.shards import HERE
 from reap_onnx.runtime.statistics import KEPT_COST, Measured, Part, Tap, collect, collect_dense, normals, samples_needed
 from reap_onnx.runtime.stream import Stream
+from reap_onnx.runtime.waves import Course, Present, TwoStreams, Wave, Whole
 from wiring import read
 
 SAMPLES = Dataset({"x": np.random.default_rng(3).standard_normal((10, 3, 8, 8)).astype(np.float32)})
@@ -42,7 +47,7 @@ def measure(trace: Trace, tap: Tap, present: onnx.ModelProto | None = None, rows
     network = trace.network
     with Stream(network, SAMPLES, batch=batch) as original, Stream(network, SAMPLES, batch=batch) as pruned:
         was, now = original.run(network.proto, [tap.wanted]), pruned.run(present or network.proto, tap.read)
-        measured = collect([tap], zip(was, now, strict=True), samples=len(SAMPLES), rows=rows, seed=0)
+        measured = collect([tap], zip(was, now, strict=True), samples=len(SAMPLES), batch=batch, rows=rows, seed=0)
     return measured[tap.layer.node.index][0].normal
 
 
@@ -52,7 +57,11 @@ def test_few_rows_are_told_apart_by_halves_of_the_samples(batch: int, first: lis
     tap = tap_of(Trace(read(chain())))
     x = np.ones((10, 6, 8, 8), np.float32) * np.arange(10, dtype=np.float32)[:, None, None, None]
     batches = [{tap.layer.data: x[i : i + batch], tap.wanted: x[i : i + batch, :5]} for i in range(0, 10, batch)]
-    block = collect([tap], zip(batches, batches, strict=True), samples=10, rows=50, seed=0)[tap.layer.node.index][0]
+    few, many = (
+        collect([tap], zip(batches, batches, strict=True), samples=10, batch=batch, rows=rows, seed=0)
+        for rows in (50, ALL)
+    )
+    block = few[tap.layer.node.index][0]
     assert block.halves is not None
     assert [half.rows for half in block.halves] == [25, 25]
     assert [half.square[0] for half in block.halves] == [5 * np.square(first).sum(), 5 * (285 - np.square(first).sum())]
@@ -61,8 +70,7 @@ def test_few_rows_are_told_apart_by_halves_of_the_samples(batch: int, first: lis
         np.repeat(np.arange(10.0), 5)[:, None].repeat(6, 1),
         np.repeat(np.arange(10.0), 5)[:, None].repeat(5, 1),
     )
-    enough = collect([tap], zip(batches, batches, strict=True), samples=10, rows=ALL, seed=0)[tap.layer.node.index][0]
-    assert enough.halves is None
+    assert many[tap.layer.node.index][0].halves is None
 
 
 def places(tensor: np.ndarray) -> np.ndarray:
@@ -197,11 +205,49 @@ def test_progress_counts_samples() -> None:
 def test_samples_that_give_the_rows() -> None:
     """64 positions of a sample: 1000 rows take 16 samples; a vector is one row a sample."""
     trace = Trace(read(chain()))
-    assert samples_needed([tap_of(trace)], trace.network.shapes, rows=1000, batch=4) == 16
+    assert samples_needed([tap_of(trace)], trace.network, rows=1000, batch=4) == 16
     net = Net()
     model = net.model(net.linear(net.linear(net.input("N", 4), 4, 5), 5, 3, name="layer"))
     trace = Trace(read(model))
-    assert samples_needed([tap_of(trace)], trace.network.shapes, rows=1000, batch=32) == 1024
+    assert samples_needed([tap_of(trace)], trace.network, rows=1000, batch=32) == 1024
+
+
+def test_frames_of_a_sample_share_its_rows() -> None:
+    """Where a model folds an axis into the first one, 4 frames of a sample are 2 rows each, not 10."""
+    net = Net()
+    frames = net.op("Reshape", net.input("N", 4, 3, 8, 8), np.array([-1, 3, 8, 8]))
+    h = net.conv(net.op("Relu", net.conv(frames, 3, 6)), 6, 5, name="layer")
+    trace = Trace(read(net.model(net.op("Tanh", h))))
+    tap = tap_of(trace)
+    assert samples_needed([tap], trace.network, rows=1000, batch=1) == 4
+    clips = Dataset({"x": np.random.default_rng(3).standard_normal((10, 4, 3, 8, 8)).astype(np.float32)})
+    seen: list[int] = []
+    for batch in (4, 3):
+        given = collect_dense(trace.network, [tap], clips, batch=batch, rows=100, seed=0, advance=seen.append)
+        assert given[tap.layer.node.index][0].normal.rows == 10 * 4 * 2
+    assert seen == [4, 4, 2, 3, 3, 3, 1]
+    wave = Wave((tap,), (Whole(tap, tap.layer.data, 30),), tap.read, tap.read, (), ())
+    course = Course(trace, (wave,), 10, 4, 100, 0, ("cpu",), None, asymmetric=True, halves=True)
+    with HERE.walk(TwoStreams, course, clips, 4) as step:
+        [found] = step(Present(np.zeros(0, np.int64), {}))
+    assert [len(data) for data, _, _ in found.whole[tap.layer.node.index]] == [16, 14]
+
+
+def test_a_layer_that_no_sample_reaches_is_named() -> None:
+    tap = tap_of(trace := Trace(read(chain())))
+    none = {tap.layer.data: np.zeros((0, 6, 8, 8), np.float32), tap.wanted: np.zeros((0, 5, 8, 8), np.float32)}
+    some = {name: np.ones((4, *array.shape[1:]), np.float32) for name, array in none.items()}
+    for batches, rows in ([none, some], 4 * 64), ([none, none], 0):
+        given = collect([tap], zip(batches, batches, strict=True), samples=8, batch=4, rows=ALL, seed=0)
+        found = [given[tap.layer.node.index][0].normal]
+        assert found[0].rows == rows
+    group = next(group for group in find_groups(trace) if tap.layer in group.readers)
+    for use in (
+        lambda: group_problems(trace, tap, found, group, np.zeros(0, np.int64)),
+        lambda: refitted(trace, tap, found, np.zeros(0, np.int64)),
+    ):
+        with pytest.raises(DataError, match="layer: no sample reaches it"):
+            use()
 
 
 def test_a_batch_is_gone_before_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_a_boundary_of_shards_changes_nothing_but_rounding(cuts: set[int], rows:
     batches = rows_of(tap, list(range(12)))
 
     def measured(cuts: set[int]) -> Measured:
-        collector, parts = Collector([tap], samples=48, rows=rows, seed=0), Parts()
+        collector, parts = Collector([tap], samples=48, batch=4, rows=rows, seed=0), Parts()
         for number, batch in enumerate(batches):
             if number in cuts:
                 join_parts(parts, collector.result(), None)
