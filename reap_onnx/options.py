@@ -87,9 +87,13 @@ class Target:
         return replace(self, fraction=factor * self.fraction)
 
     def budget(self, total: float) -> float:
-        """The largest allowed cost, given the cost ``total`` of the original; whole but for a latency."""
-        if self.fraction is None:
-            return min(total, self.absolute or total)
+        """The largest allowed cost, given the cost ``total`` of the original; whole but for a latency.
+
+        An absolute one may be larger than that: what is added on the way, metadata say, has room then.
+        """
+        if self.absolute is not None:
+            return self.absolute
+        assert self.fraction is not None
         return total * self.fraction if self.kind == "latency" else math.floor(total * self.fraction)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,16 @@ def test_the_file_is_no_larger_than_asked_for(tmp_path: Path, text: str) -> None
     asked = Target.parse("size", text).fraction
     assert asked is not None
     assert 0.9 * asked < share <= asked
+
+
+def test_a_target_that_the_original_meets_by_far_changes_nothing_beside_another() -> None:
+    """Not even where metadata makes the file larger than the original, or where what is pruned runs no faster."""
+    options = PruneOptions(Target("macs", 0.95))
+    alone = pipeline.prune(residual_net(), SAMPLES, options)
+    for other in (Target("size", absolute=10**6), Target("latency", absolute=1e5), Target("params", absolute=10**7)):
+        beside = pipeline.prune(residual_net(), SAMPLES, replace(options, target=(Target("macs", 0.95), other)))
+        assert beside.plan.kept == alone.plan.kept
+        assert beside.summary.target.startswith("macs <= 95.0% of the original, ")
 
 
 def test_a_plan_for_several_targets_replays() -> None:
