@@ -231,7 +231,7 @@ class PruneOptions:
         What the result may cost, and what it may lose; of several targets of different kinds all hold in the end.
     round_to
         Pruned widths are multiples of this number; whole steps compete in the allocation. ``"auto"``: for each group a
-        step that timing shows to be worth it on this machine. None: ``"auto"`` for a latency, else 1.
+        step that timing shows to be worth it on this machine. None: what ``rounding`` says.
     freeze
         Glob patterns of node names whose output channels are left alone.
     max_cut
@@ -283,11 +283,9 @@ class PruneOptions:
             raise UsageError(f"two targets for --{twice[0]}", "keep the smaller one")
         if sum(isinstance(target, MaxDrop) for target in self.given) > 1:
             raise UsageError("two targets for --max-drop", "keep one")
-        if self.round_to is None:
-            object.__setattr__(self, "round_to", ("auto", 8)[bool(self.latency_table)] if "latency" in kinds else 1)
         if self.latency_table is not None and "latency" not in kinds:
             raise UsageError("--latency-table goes with --latency", "six tenths of the time is --latency 0.6")
-        if self.round_to != "auto" and not (isinstance(self.round_to, int) and self.round_to >= 1):
+        if self.round_to not in (None, "auto") and not (isinstance(self.round_to, int) and self.round_to >= 1):
             raise UsageError(f"--round-to {self.round_to} is not a positive number, nor auto")
         if not 0 < self.max_cut <= 1:
             raise UsageError(f"--max-cut {self.max_cut:g} is not in (0, 1]")
@@ -328,6 +326,15 @@ class PruneOptions:
         """The same options, with ``factor`` times the target of one kind."""
         given = (t.times(factor) if isinstance(t, Target) and t.kind == kind else t for t in self.given)
         return replace(self, target=tuple(given))
+
+    @property
+    def rounding(self) -> int | Literal["auto"]:
+        """``round_to``; where that is None, 1 without a latency, 8 for one of another device, else ``"auto"``."""
+        if self.round_to is not None:
+            return self.round_to
+        if self.target_of("latency") is None:
+            return 1
+        return 8 if self.latency_table else "auto"
 
     @property
     def max_drop(self) -> MaxDrop | None:

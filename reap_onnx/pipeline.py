@@ -197,7 +197,8 @@ def calibrate(
     options
         All that the statistics depend on; the target in it does not count.
     force
-        Overwrite ``output`` where it exists, and do not go on from an earlier run.
+        Overwrite ``output`` where it exists, and begin anew where what an earlier run left is damaged, or is of
+        another model, other samples or other options.
 
     Raises
     ------
@@ -212,9 +213,7 @@ def calibrate(
     options = replace(options or PruneOptions(_ALL), target=_ALL, latency_table=None)
     given = read(source, data, options, None, images, samples, run)
     origin = given.origin
-    checkpoint = None if file is None else Checkpoint(file, origin)
-    if checkpoint and force:
-        checkpoint.remove()
+    checkpoint = None if file is None else Checkpoint(file, origin, force)
     with workers_at(dask) as workers:
         found = measure(given, run, workers, checkpoint)
     stats = make_stats(origin, given.trace, found.paths, found.statistics, found.dataset)
@@ -355,14 +354,19 @@ def prune(
             if in_full:
                 calibration = replace(calibration, statistics={})  # they may take gigabytes, and have said all
 
-            refits = dict[tuple[int, ...], tuple[Labels, dict[Slot, np.ndarray]]]()
+            refits = dict[tuple[int, ...], tuple[Labels, dict[Slot, np.ndarray], list[str]]]()
 
             def attempt(aimed: PruneOptions) -> PruneResult:
                 kept, search = allocate_widths(calibration, given, aimed, run)
-                if (widths := tuple(kept.tolist())) not in refits:
+                if (widths := tuple(kept.tolist())) in refits:
+                    run.notes += refits[widths][-1]
+                else:
                     refits.clear()
-                    refits[widths] = _refit(calibration, kept, options, run, workers, in_full=in_full)
-                return finish(*refits[widths], search)
+                    before = len(run.notes)
+                    found = _refit(calibration, kept, options, run, workers, in_full=in_full)
+                    refits[widths] = *found, run.notes[before:]
+                removed, weights, _ = refits[widths]
+                return finish(removed, weights, search)
 
             return within_latency(attempt, options, run)
     return finish(np.zeros(0, np.int64), {})
@@ -665,7 +669,7 @@ def _places(folder: Path, source: Source, targets: Sequence[Target]) -> list[Pat
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: cannot be made: it is a file", "choose another place")
     stem = Path(source.name).stem or "model"
-    return [folder / f"{stem}-{target.kind}-{target.fraction or target.absolute:g}.onnx" for target in targets]
+    return [folder / f"{stem}-{target.kind}-{target.fraction or target.absolute:.15g}.onnx" for target in targets]
 
 
 def _asks_nothing(target: Target, trace: Trace) -> bool:

@@ -141,7 +141,8 @@ def _values(options: PruneOptions) -> dict[str, Any]:
         else target
         for target in options.given
     )
-    return asdict(replace(options, target=named if isinstance(options.target, tuple) else named[0]))
+    target = named if isinstance(options.target, tuple) else named[0]
+    return asdict(replace(options, target=target, round_to=options.rounding))
 
 
 def read_plan(plan: Plan, trace: Trace) -> tuple[Labels, dict[Slot, np.ndarray]]:

@@ -242,11 +242,13 @@ class Checkpoint:
         The file to come.
     origin
         What it is made from.
+    force
+        Begin anew where the file is no use, instead of refusing it.
     """
 
-    def __init__(self, output: Path, origin: Origin) -> None:
+    def __init__(self, output: Path, origin: Origin, force: bool = False) -> None:
         self.path = output.with_name(f"{output.name}.partial")
-        self._origin = origin
+        self._origin, self._force = origin, force
 
     def load(self, trace: Trace) -> tuple[int, dict[int, list[Equations]]]:
         """Number of shards that are done, and their sums by the index of the node; none where there is no file.
@@ -258,7 +260,15 @@ class Checkpoint:
         """
         if not self.path.exists():
             return 0, {}
-        hint = "repeat the command that began it, or start again with --force"
+        try:
+            return self._load(trace)
+        except OutputError:
+            if self._force:
+                return 0, {}
+            raise
+
+    def _load(self, trace: Trace) -> tuple[int, dict[int, list[Equations]]]:
+        hint = "repeat the command that began it, or begin anew with --force"
         try:
             document, arrays = _read(self.path, "checkpoint")
             origin, layers = _unpack(document, arrays)
@@ -268,7 +278,7 @@ class Checkpoint:
             return int(document["done"]), {trace.network.producer[name].index: b for name, b in layers.items()}
         except (StatsError, KeyError, TypeError, ValueError) as error:
             raise OutputError(
-                f"{self.path}: cannot be gone on from: it is damaged", "start again with --force"
+                f"{self.path}: cannot be gone on from: it is damaged", "begin anew with --force"
             ) from error
 
     def save(self, done: int, trace: Trace, statistics: Statistics) -> None:
@@ -322,16 +332,18 @@ def _block(arrays: Arrays, begin: str, rows: int) -> Equations:
 
 
 def _pack_samples(dataset: Dataset) -> tuple[dict[str, Any], Arrays]:
-    arrays = {f"input.{number}": array for number, array in enumerate(dataset.inputs.values())}
+    """Entry of the document and arrays by name; strings, which would be pickled, as characters."""
+    values = (array.astype(str) if array.dtype.hasobject else array for array in dataset.inputs.values())
+    arrays = {f"input.{number}": array for number, array in enumerate(values)}
     if dataset.labels is not None:
         arrays["labels"] = dataset.labels
     return {"inputs": list(dataset.inputs)}, arrays
 
 
 def _unpack_samples(entry: dict[str, Any], arrays: Arrays) -> Dataset:
-    return Dataset(
-        {name: arrays[f"input.{number}"] for number, name in enumerate(entry["inputs"])}, arrays.get("labels")
-    )
+    inputs = {name: arrays[f"input.{number}"] for number, name in enumerate(entry["inputs"])}
+    texts = {name: array.astype(object) for name, array in inputs.items() if array.dtype.kind == "U"}
+    return Dataset(inputs | texts, arrays.get("labels"))
 
 
 def _draft(path: Path) -> Path:

@@ -348,7 +348,7 @@ def find_choice(calibration: Calibration, given: Given, options: PruneOptions, r
     budgets = _budgets_of_counts(calibration, given, options)
     try:
         steps: list[int] | list[None] = [None] * len(groups)
-        if options.round_to == "auto":
+        if options.rounding == "auto":
             with run.stage("finding steps", len(groups)) as advance:
                 steps = find_steps(trace, groups, timer, batch, advance)
         curves = [curve(path, options, step) for path, step in zip(calibration.paths, steps, strict=True)]
@@ -375,7 +375,7 @@ def find_choice(calibration: Calibration, given: Given, options: PruneOptions, r
             return latency_budget(calibration, target, cost, originals, feeds, batch, trials)
 
         others = []
-        if options.round_to == "auto":
+        if options.rounding == "auto":
             count = measured(macs_as_latency(calibration, whole))
             others = [
                 Way(name, [curve(path, options, step) for path in calibration.paths], [*budgets, count])

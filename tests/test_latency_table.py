@@ -110,7 +110,7 @@ def test_it_is_said_that_it_is_predicted(tmp_path: Path) -> None:
     file = table(tmp_path)
     reports = (tmp_path / "r.html", tmp_path / "r.json")
     wanted = PruneOptions(Target("latency", absolute=5.5), latency_table=str(file), method=QUICK)
-    assert wanted.round_to == 8
+    assert wanted.rounding == 8
     result = pipeline.prune(VGG, SAMPLES, wanted, report=reports)
     told = json.loads(reports[1].read_text())["latency"]
     assert told["source"] == str(file)

@@ -265,6 +265,9 @@ def test_prunability_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixtur
     argv = ["inspect", str(tmp_path / "net.onnx"), "--prunability", "--effort", "fast", "-q", "--max-drop", "5%"]
     assert main(argv) == 2
     assert "prunability needs samples" in capsys.readouterr().err
+    for flag in (["--max-drop", "2%"], ["--metric", "error"], ["--eval-data", "held.npz"], ["--samples", "10"]):
+        assert main(["inspect", str(tmp_path / "net.onnx"), *flag]) == 2
+        assert f"{flag[0]} goes with --prunability" in capsys.readouterr().err
     argv += ["--data", str(tmp_path / "data.npz"), "--eval-data", str(tmp_path / "held.npz")]
     assert main(argv) == 0
     assert "of the parameters are needed" in capsys.readouterr().out

@@ -20,6 +20,7 @@ import pytest
 from nets import CLASSES, Net, images, macs, outputs, residual_net
 from reap_onnx import pipeline, steps
 from reap_onnx.cli import main
+from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import OutputError, StatsError, UsageError
 from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.options import EFFORTS, PruneOptions, Target
@@ -91,6 +92,15 @@ def test_a_file_holds_all_that_was_measured(tmp_path: Path, net: Callable[[], on
     kinds = {type(block) for blocks in read.layers.values() for block in blocks}
     assert kinds == ({Normal} if net is residual_net else {Rows})
     assert {path.name for path in tmp_path.iterdir()} == {"stats.npz"}
+
+
+def test_strings_are_kept_without_a_pickle(place: Path, tmp_path: Path) -> None:
+    texts = Dataset({"text": np.array([["a"], ["bcd"]], object), "image": SAMPLES[:2]})
+    replace(Stats.load(place / "stats.npz"), kept=texts).save(tmp_path / "stats.npz")
+    kept = Stats.load(tmp_path / "stats.npz").kept
+    assert kept.inputs["text"].dtype == object
+    assert kept.inputs["text"].tolist() == [["a"], ["bcd"]]
+    np.testing.assert_array_equal(kept.inputs["image"], SAMPLES[:2])
 
 
 def test_any_zip_reader_gets_at_it(place: Path) -> None:
@@ -192,6 +202,22 @@ def test_a_run_goes_on_where_it_was_interrupted(place: Path, tmp_path: Path, mon
     result = pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF)
     assert measured == [2 * SHARD]
     assert any("from 2 of 3 shards" in note for note in result.report.notes)
+    assert out.read_bytes() == (place / "stats.npz").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"stats.npz"}
+
+
+def test_a_run_that_replaces_a_file_goes_on_as_well(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "stats.npz"
+    out.write_bytes((place / "stats.npz").read_bytes()[:-1])
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.calibrate(
+            place / "net.onnx", SAMPLES, output=out, options=HALF, progress=Interrupted(SHARD + 60), force=True
+        )
+    measured = count_shards(monkeypatch)
+    pipeline.calibrate(place / "net.onnx", SAMPLES, output=out, options=HALF, force=True)
+    assert measured == [SHARD, 2 * SHARD]
     assert out.read_bytes() == (place / "stats.npz").read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {"stats.npz"}
 

@@ -65,6 +65,13 @@ def test_models_written_are_those_of_runs_of_their_own(tmp_path: Path) -> None:
         pipeline.sweep(tmp_path / "net.onnx", SAMPLES, TARGETS[:2], write=folder)
 
 
+def test_every_model_has_a_name_of_its_own(tmp_path: Path) -> None:
+    targets = [Target("params", absolute=1_000_001), Target("params", absolute=1_000_002)]
+    onnx.save(residual_net(), tmp_path / "net.onnx")
+    found = pipeline.sweep(tmp_path / "net.onnx", SAMPLES, targets, write=tmp_path / "models")
+    assert [Path(point.output).name for point in found.points] == [f"net-params-100000{n}.onnx" for n in (1, 2)]
+
+
 def test_a_sweep_that_fails_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TargetError):
         pipeline.sweep(residual_net(), SAMPLES, [Target("macs", 0.001), Target("macs", 0.002)], write=tmp_path / "m")

@@ -77,9 +77,10 @@ def test_one_target_of_a_kind() -> None:
 
 
 def test_a_latency_rounds_widths_by_timing_unless_told() -> None:
-    assert PruneOptions(Target("latency", 0.5)).round_to == "auto"
-    assert PruneOptions(Target("latency", 0.5), round_to=8).round_to == 8
-    assert PruneOptions(Target("macs", 0.5)).round_to == 1
+    assert PruneOptions(Target("latency", 0.5)).rounding == "auto"
+    assert PruneOptions(Target("latency", 0.5), round_to=8).rounding == 8
+    assert PruneOptions(Target("macs", 0.5)).rounding == 1
+    assert replace(PruneOptions(Target("macs", 0.5)), target=Target("latency", 0.5)).rounding == "auto"
     with pytest.raises(UsageError, match="--round-to"):
         PruneOptions(Target("macs", 0.5), round_to="some")  # type: ignore[arg-type]
 
@@ -255,6 +256,16 @@ def test_a_latency_missed_in_the_end_is_corrected(
     assert result.summary.comparison is not None
     assert result.summary.comparison.latency[0].ratio <= 0.9
     assert out.exists()
+
+
+def test_a_refit_that_is_used_again_is_told_of_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Half of the channels are the only other width: widths chosen again are the same."""
+    options = PruneOptions(Target("latency", 0.9), round_to=64)
+    stats = pipeline.calibrate(wide_net(32), wide_samples(32), options=options).stats
+    aims = missed_once(monkeypatch, "allocate_widths", tmp_path / "out.onnx")
+    result = pipeline.prune(wide_net(32), None, options, stats=stats)
+    assert len(aims) == 2
+    assert sum("from the statistics alone" in note for note in result.summary.notes) == 1
 
 
 def test_a_sweep_leaves_out_what_misses_its_latency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

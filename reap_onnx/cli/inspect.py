@@ -9,6 +9,7 @@ import typer
 from reap_onnx import pipeline
 from reap_onnx.cli import flags
 from reap_onnx.cli.show import show
+from reap_onnx.errors import UsageError
 from reap_onnx.options import MaxDrop, PruneOptions
 from reap_onnx.report.progress import progress_on_stderr
 
@@ -46,8 +47,9 @@ def inspect(
         ),
     ] = False,
     max_drop: Annotated[
-        str, typer.Option("--max-drop", metavar="SHARE", help="The drop.", rich_help_panel=_PRUNABILITY)
-    ] = "1%",
+        str | None,
+        typer.Option("--max-drop", metavar="SHARE", help="The drop; 1% by default.", rich_help_panel=_PRUNABILITY),
+    ] = None,
     metric: flags.Metric = None,
     effort: flags.Effort = "default",
     provider: flags.Providers = None,
@@ -66,8 +68,11 @@ def inspect(
     quiet: flags.Quiet = False,
 ) -> None:
     """Show which channels can be pruned, which cannot, and why; how many are needed."""
+    given = {"--max-drop": max_drop, "--metric": metric, "--eval-data": eval_data, "--samples": samples}
+    if not prunability and (name := next((name for name, value in given.items() if value is not None), None)):
+        raise UsageError(f"{name} goes with --prunability", "without it, inspect measures nothing")
     options = PruneOptions(
-        MaxDrop.parse(max_drop, metric),
+        MaxDrop.parse(max_drop or "1%", metric),
         max_cut=1.0,
         seed=seed,
         batch=batch,

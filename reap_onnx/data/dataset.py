@@ -176,7 +176,7 @@ class Dataset:
         """SHA-256 of each sample."""
         arrays = [self.inputs[name] for name in sorted(self.inputs)]
         for number, sample in enumerate(zip(*arrays, strict=True), 1):
-            yield hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in sample)).digest()
+            yield hashlib.sha256(b"".join(map(_content, sample))).digest()
             if number % SCATTERED == 0:
                 let_go(arrays)
 
@@ -186,7 +186,7 @@ class Dataset:
         for name, array in self.inputs.items():
             found.update(f"{name} {array.dtype} {array.shape}".encode())
             for _, some in read(array):
-                found.update(np.ascontiguousarray(some).reshape(-1).view(np.uint8).data)
+                found.update(_content(some))
         return found.hexdigest()
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
@@ -200,3 +200,10 @@ class Dataset:
         order, size = np.random.default_rng([seed, len(self)]).permutation(len(self)), len(self) // 2
         size -= size % multiple
         return self.subset(np.sort(order[:size])), self.subset(np.sort(order[size : 2 * size]))
+
+
+def _content(array: Array) -> bytes | memoryview:
+    """What an array holds, in memory's order; of strings the texts, each ended by a zero."""
+    if array.dtype.hasobject:
+        return b"".join(str(text).encode() + b"\0" for text in array.reshape(-1))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data

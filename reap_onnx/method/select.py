@@ -277,7 +277,7 @@ def curve(path: GroupPath, options: PruneOptions, step: int | None = None) -> Cu
     errors = path.weight * path.path.errors
     if own.keep is not None:
         return Curve(units, errors, least=own.keep // channels, most=own.keep // channels)
-    step = own.round_to or step or (options.round_to if isinstance(options.round_to, int) else 1)
+    step = own.round_to or step or (1 if options.rounding == "auto" else options.rounding)
     step //= math.gcd(step, channels)
     max_cut = options.max_cut if own.max_cut is None else own.max_cut
     min_channels = own.min_channels or options.min_channels

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from reap_onnx.errors import OutputError, UsageError
+from reap_onnx.model.save import write_text
 from reap_onnx.report import as_json, html
 from reap_onnx.report.summary import Frontier, Summary
 
@@ -40,15 +39,4 @@ def write_report(summary: Summary | Frontier, path: Path) -> None:
         The file cannot be written.
     """
     check_report(path)
-    text = _FORMATS[path.suffix.lower()](summary)
-    try:
-        _replace(path, text)
-    except OSError as error:
-        raise OutputError(f"cannot write the report {path}: {error.strerror}", "choose another place") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        draft = Path(folder, path.name)
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, path)
+    write_text(path, _FORMATS[path.suffix.lower()](summary))

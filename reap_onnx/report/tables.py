@@ -192,7 +192,7 @@ def weights_table(report: Calibrated) -> Table:
         f"Groups measured: {len(report.groups)}",
         (Column("group"), Column("channels", True), Column("sensitivity", True)),
         tuple((group.name, str(group.width), f"{group.weight:.3g}") for group in report.groups),
-        "Sensitivity: relative squared error of the outputs (of class scores, the ten highest) per unit of the group's "
+        "Sensitivity: relative squared error of the outputs (of class scores, the highest) per unit of the group's "
         "own error.",
     )
 

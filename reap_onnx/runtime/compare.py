@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import DataError, ModelError
@@ -112,6 +113,20 @@ def count_classes(dtype: np.dtype[Any], shape: Sequence[int], samples: int) -> i
     return shape[1] if scores else None
 
 
+def difference(expected: np.ndarray, got: np.ndarray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How far two outputs of floats are apart, and how large the first one is, element by element, float64.
+
+    Elements that are the same are not apart, infinities and NaN included; others that are not finite are infinitely
+    far. What is not finite has no size.
+    """
+    was, now = expected.astype(np.float64), got.astype(np.float64)
+    same = (was == now) | (np.isnan(was) & np.isnan(now))
+    with np.errstate(invalid="ignore"):
+        moved = np.where(same, 0.0, np.abs(now - was))
+    moved[np.isnan(moved)] = math.inf
+    return moved, np.where(np.isfinite(was), np.abs(was), 0.0)
+
+
 class _Difference:
     """Running sums over one output."""
 
@@ -132,17 +147,14 @@ class _Difference:
         if expected.shape != got.shape:
             self._moved = self.largest = math.inf
         elif self._floating:
-            self._add_floats(expected.astype(np.float64), got.astype(np.float64))
+            self._add_floats(expected, got)
         else:
             self._add_others(expected, got)
 
     def _add_floats(self, expected: np.ndarray, got: np.ndarray) -> None:
-        same = (expected == got) | (np.isnan(expected) & np.isnan(got))
-        with np.errstate(invalid="ignore"):
-            moved = np.where(same, 0.0, np.abs(got - expected))
-        moved[np.isnan(moved)] = math.inf
+        moved, size = difference(expected, got)
         self._moved += float(np.square(moved).sum())
-        self._total += float(np.square(expected[np.isfinite(expected)]).sum())
+        self._total += float(np.square(size).sum())
         self.largest = max(self.largest, float(moved.max(initial=0.0)))
 
     def _add_others(self, expected: np.ndarray, got: np.ndarray) -> None:

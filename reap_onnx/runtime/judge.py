@@ -17,7 +17,7 @@ from reap_onnx.errors import DataError, UsageError
 from reap_onnx.numerics.confidence import resampled_bound, share_bound
 from reap_onnx.options import MaxDrop, Scorer
 from reap_onnx.report.summary import Judgement
-from reap_onnx.runtime.compare import check_labels, class_scores
+from reap_onnx.runtime.compare import check_labels, class_scores, difference
 from reap_onnx.runtime.session import Session
 
 CONFIDENCE = 0.95
@@ -91,8 +91,9 @@ class Judge:
         if self._metric in (_accuracy, _agreement):
             least = max(least, math.ceil(1 / self.limit.drop - 1e-9))
         if len(dataset) < least:
+            drop = self.limit.show(self.limit.drop)
             raise DataError(
-                f"{dataset.description}: {len(dataset)} samples decide about a drop of {self.limit.drop:.2%}, "
+                f"{dataset.description}: {len(dataset)} samples decide about a drop of {drop}, "
                 f"at least {least} are needed",
                 f"half of the samples held out decide: give --eval-data with {2 * least} or more, or {4 * least} "
                 "as --data, or allow a larger --max-drop",
@@ -214,11 +215,9 @@ def _squares(batch: Batch) -> tuple[Doubles, Doubles]:
         got = batch.got[name]
         if not isinstance(expected, np.ndarray) or expected.dtype.kind != "f" or expected.shape[:1] != (batch.samples,):
             continue
-        if expected.shape != got.shape:
-            moved.append(np.full(batch.samples, math.inf))
-        else:
-            moved.append(_per_sample(got.astype(np.float64) - expected))
-        whole.append(_per_sample(expected.astype(np.float64)))
+        apart, size = difference(expected, got if expected.shape == got.shape else np.full_like(expected, math.nan))
+        moved.append(_per_sample(apart))
+        whole.append(_per_sample(size))
     if not moved:
         raise DataError("--metric error: no output holds floats for every sample", "give --metric script.py:function")
     return np.stack(moved, axis=1), np.stack(whole, axis=1)

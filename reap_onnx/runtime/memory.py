@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,20 +52,42 @@ def memory_for_rows(wanted: int | None) -> int:
     return ROWS if wanted is None else wanted
 
 
-def available_memory() -> int:
-    """Bytes that can be taken without pushing others out, as far as the machine says."""
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that can be taken without pushing others out, nor being ended for it, as far as the machine says."""
     try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        lines = dict(line.split(":") for line in (root / "proc/meminfo").read_text().splitlines())
         free = int(lines["MemAvailable"].split()[0]) * 1024
-        group = Path("/sys/fs/cgroup/memory.max")
-        limit = group.read_text().strip() if group.exists() else "max"
-        return free if limit == "max" else min(free, int(limit))
+        return max(0, min([free, *_left_in_groups(root)]))
     except (OSError, ValueError, KeyError):
         pass
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):
         return UNKNOWN
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """Bytes left in the control groups of this process and those around them, of version 2 and of version 1.
+
+    What a group caches of files counts as left: it is given back first.
+    """
+    for line in (root / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top, most, used, cached = _VERSION_1 if controllers else _VERSION_2
+        own = root / top / path.lstrip("/")
+        for group in (own, *own.parents):
+            with suppress(OSError, ValueError, KeyError):  # a group without a limit, or seen from inside of it
+                limit = int((group / most).read_text())
+                told = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                yield limit - int((group / used).read_text()) + int(told[cached])
+            if group == root / top:
+                break
+
+
+_VERSION_1 = "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+_VERSION_2 = "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,9 @@ class Stream(AbstractContextManager["Stream"]):
             else:
                 self._spill = self._spill or Spill()
                 put = self._spill.put
-                self._held[number] = {name: a if in_file(a) else put(a) for name, a in kept.items()}
+                self._held[number] = {
+                    name: a if in_file(a) or a.dtype.hasobject else put(a) for name, a in kept.items()
+                }
             let_go(before.values())  # samples that lie in a file
             return {name: tensors[name] for name in wanted}
 

@@ -80,3 +80,12 @@ def test_samples_that_others_have_are_left_out() -> None:
     assert whole.without(whole.shuffled(3)).labels is not None
     assert len(whole.without(whole.shuffled(3))) == 0
     assert whole.without(Dataset({"x": x, "y": y + 1})) is whole
+
+
+def test_strings_are_told_apart_by_their_texts() -> None:
+    def texts(*rows: str) -> Dataset:
+        return Dataset({"x": np.array([["".join(letter)] for letter in rows], object)})
+
+    assert texts("a", "bc").digest() == texts("a", "bc").digest()
+    assert len({texts(*rows).digest() for rows in (("a", "bc"), ("ab", "c"), ("bc", "a"), ("a", "bd"))}) == 4
+    assert texts("a", "bc", "d").without(texts("bc")).inputs["x"].tolist() == [["a"], ["d"]]

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from examples.net import Net
 from nets import CLASSES, images, outputs, residual_net
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import DataError, UsageError
@@ -47,6 +48,20 @@ def test_accuracy_is_counted_and_gains_are() -> None:
     assert (~before & after).any()
     assert got.bound is not None
     assert got.bound > got.drop
+
+
+def test_the_same_infinities_are_no_error() -> None:
+    """Of a mask, say; an infinity that is there in one of the two alone is an infinite one."""
+
+    def logs(bias: float) -> onnx.ModelProto:
+        net = Net()
+        return net.model(net.op("Log", net.op("Relu", net.op("Add", net.input("N", 4), np.float32(bias)))))
+
+    data = Dataset({"x": np.array([[-1, 1, 2, 3]] * 30, np.float32)})
+    found = Judge(Session(logs(0.0)), data, MaxDrop(0.05, "error"), batch=8, seed=0)
+    assert found(Session(logs(0.0)), data).after == 1
+    assert found(Session(logs(0.01)), data).after == pytest.approx(0.99, abs=0.01)
+    assert found(Session(logs(1.5)), data).after == -np.inf
 
 
 def test_agreement_needs_no_labels() -> None:

@@ -29,6 +29,38 @@ def test_the_limit_is_what_was_asked_for_or_a_share_of_what_the_machine_has() ->
     assert 0 < available_memory() <= total
 
 
+@pytest.mark.parametrize(
+    ("groups", "limits", "left"),
+    [
+        ("0::/", {}, 900),
+        ("0::/", {"": ("max", 100, 0)}, 900),
+        ("0::/", {"": (700, 100, 30)}, 630),
+        ("0::/job/step", {"job": (500, 200, 0), "job/step": ("max", 200, 0)}, 300),
+        ("0::/job/step", {"job": (500, 200, 0), "job/step": (220, 200, 5)}, 25),
+        ("0::/seen/from/inside", {"": (400, 100, 0)}, 300),
+        ("0::/job", {"job": (100, 150, 0)}, 0),
+        ("5:cpu,memory:/job\n0::/", {"memory/job": (300, 100, 0)}, 200),
+        ("5:cpu:/job\n0::/", {"memory/job": (300, 100, 0)}, 900),
+    ],
+)
+def test_memory_is_what_every_control_group_leaves(
+    tmp_path: Path, groups: str, limits: dict[str, tuple[int | str, int, int]], left: int
+) -> None:
+    """In kilobytes; the last line of a version 1 system has a group without a limit."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 900 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text(groups + "\n")
+    for name, (most, used, cached) in limits.items():
+        folder = tmp_path / "sys/fs/cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        old = name.startswith("memory")
+        size = most if isinstance(most, str) else 1024 * most
+        (folder / ("memory.limit_in_bytes" if old else "memory.max")).write_text(f"{size}\n")
+        (folder / ("memory.usage_in_bytes" if old else "memory.current")).write_text(f"{1024 * used}\n")
+        (folder / "memory.stat").write_text(f"{'total_' * old}inactive_file {1024 * cached}\nother 3\n")
+    assert available_memory(tmp_path) == 1024 * left
+
+
 @pytest.mark.parametrize("most", [1, 50])
 @pytest.mark.parametrize("tensors", [[], [0], [1000, 10], [REUSED // 7], [REUSED // 100] * 90, [9, REUSED]])
 @pytest.mark.parametrize("memory", [10**8, 10**10])
