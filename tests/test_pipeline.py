@@ -16,7 +16,7 @@ from nets import CLASSES, chaotic_net, images, macs, outputs, params, residual_n
 from reap_onnx import pipeline
 from reap_onnx.errors import CheckError, DataError, OutputError, PlanError, TargetError, UsageError
 from reap_onnx.graph.surgery import Surgeon
-from reap_onnx.options import PruneOptions, Target
+from reap_onnx.options import EFFORTS, PruneOptions, Target
 from reap_onnx.outcome import PruneResult
 from reap_onnx.report.progress import Silent
 from reap_onnx.runtime import memory
@@ -355,6 +355,20 @@ def test_a_failed_model_that_does_not_even_run_is_kept_alone(
             net, output=tmp_path / "out.onnx", plan=tmp_path / "p.json", report=[tmp_path / "r.json"], keep_failed=True
         )
     assert files(tmp_path) == ["out.onnx"]
+
+
+def test_rows_that_the_memory_has_no_room_for_are_told() -> None:
+    """A Gemm of 1,280 columns, whose sums take 79 MB: of 450 rows, one a sample, each half keeps a sixth of 30 MB."""
+    net = Net()
+    flat = net.op("Flatten", net.op("Relu", net.conv(net.input("N", 3, 8, 8, name="image"), 3, 20)))
+    model = net.model(net.linear(flat, 1280, 5, name="head"))
+    told = []
+    for most in (None, 30_000_000):
+        options = PruneOptions(Target("macs", fraction=0.8), memory=most, method=EFFORTS["fast"])
+        notes = pipeline.prune(model, images(450), options).summary.notes
+        told += [note for note in notes if note.startswith("head: refitted on the first ")]
+    kept = 2 * (15_000_000 // 3 // (40 * (1280 + 5)))
+    assert told == [f"head: refitted on the first {kept} of 450 rows: more would not fit into the memory."]
 
 
 def test_a_wrong_label_is_seen_before_anything_is_measured(net: onnx.ModelProto) -> None:

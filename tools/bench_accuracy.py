@@ -9,22 +9,26 @@
         --models models/upscale_cifar10.onnx
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
         --macs 0.5 --samples 128 512 4000
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
+        --macs 0.5 --variants "L1 norm" "L2 norm" "least ridges" fast best
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models models/vgg_cifar10.onnx \
+        --macs 0.3 --variants "least ridges" fast
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet20_cifar10.onnx \
-        --macs 0.5 --variants all --seeds 0
+        --macs 0.5 --variants all
     python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl \
-        --models squeezenet11_imagenet.onnx --macs 0.7 --samples 500
+        --models squeezenet11_imagenet.onnx --macs 0.7 --samples 500 --variants default "all class scores"
     python tools/bench_accuracy.py run --data package --results chosen.jsonl --models resnet20_cifar10.onnx --held-out \
         --variants default "ten steps in pairs" "150 samples in the sensitivity"
     python tools/bench_accuracy.py table accuracy.jsonl     # the tables of docs/accuracy.md, whose text is by hand
     python tools/bench_accuracy.py plot accuracy.jsonl docs/accuracy.svg      # needs matplotlib
 
 ``--data`` is CIFAR-10 as for ``tools/measure.py``: calibration images are drawn from the training images by the seed
-and have no labels; accuracy is that of all test images, which nothing was chosen by. A network that takes images of
+and have no labels; accuracy is that of all test images. A network that takes images of
 any size, as ``models/upscale_cifar10.onnx``, gets them at half of theirs. Or it is a folder of images with
 ``labels.csv``: those that are not drawn are judged by.
 
-Variants are chosen with ``--held-out``: it judges by the outputs of images that calibrate nothing and are not those of
-the test, 5,000 other training images, or as many more as calibrate from a folder.
+Variants are to be chosen with ``--held-out``: it judges by the outputs of images that calibrate nothing and are not
+those of the test: 5,000 other training images, or half of those drawn from a folder, the other half calibrating.
 
 A run that is in the results already is not made again, whatever commit made it: a file of results is for one state
 of the method. Seconds depend on the machine and on what else runs on it: compare those of one table.
@@ -134,7 +138,7 @@ def calibration_and_test(model: Path, data: Path, samples: int, seed: int) -> tu
 def calibration_and_held_out(model: Path, data: Path, samples: int, seed: int) -> tuple[Dataset, Dataset]:
     """Samples drawn by the seed, and others of the same source to choose a variant by; none of the test, no labels."""
     if (data / "labels.csv").exists():
-        drawn, _ = calibration_and_test(model, data, 2 * samples, seed)
+        drawn, _ = calibration_and_test(model, data, samples, seed)
         order = np.random.default_rng(seed).permutation(len(drawn))
         given, others = (drawn.subset(np.sort(half)) for half in np.array_split(order, 2))
         return given, replace(others, labels=None)

@@ -52,6 +52,7 @@ from reap_onnx.data.load import load_dataset
 from reap_onnx.graph.cost import count_macs, node_macs
 from reap_onnx.graph.couple import Couple, find_couple
 from reap_onnx.graph.groups import Group, find_groups
+from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.method.problems import layers_to_refit
 from reap_onnx.model.load import load_model
@@ -61,7 +62,7 @@ from reap_onnx.numerics.path import Problem, removal_path, ridge_of
 from reap_onnx.numerics.refit import refit
 from reap_onnx.options import parse_memory
 from reap_onnx.runtime.session import Session, probe
-from reap_onnx.runtime.statistics import KEPT_ROWS, POSITIONS
+from reap_onnx.runtime.statistics import KEPT_ROWS, Tap, samples_needed
 
 KEY = ("model", "samples", "macs", "effort", "memory")
 BATCH = 50
@@ -329,7 +330,8 @@ def arithmetic(
     """Operations that each stage cannot do without as it is now, given the share kept of every group, in GFLOP.
 
     A multiply-accumulate is two operations. Of a layer of D columns, M features and n rows, the Gram matrix takes n D^2
-    (its triangle alone), the products with the targets 2 n D M, the inverse with its path 2 D^3, a solve D^3 / 3.
+    (its triangle alone), the products with the targets 2 n D M, the inverse with its path 2 D^3, a solve D^3 / 3. Pairs
+    are counted with one round of all the conjugate gradients that they may take: most end earlier.
     """
     proto = load_model(model).model
     feeds = {spec.name: np.zeros([BATCH, *spec.shape[1:]], spec.dtype) for spec in input_specs(proto)}
@@ -337,13 +339,15 @@ def arithmetic(
     groups = [group for group in find_groups(trace) if not group.frozen]
     one_pass = 2 * count_macs(trace.network)
     total = dict.fromkeys(("collecting statistics", "error paths", "sensitivity", "refit"), 0.0)
+    taps = [Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)]
+    enough = min(samples, samples_needed(taps, trace.network, method.selection_rows, BATCH))
     for layer in layers_to_refit(groups):
         assert layer.geometry is not None
         columns, features = layer.geometry.columns(layer.inputs).shape[1], len(layer.features)
         positions = layer.geometry.positions(trace.network.shapes[layer.output])
         share = float(np.mean([kept[group.name] for group in groups if layer in group.readers]))
         left = share * columns
-        chosen = min(method.selection_rows, samples * min(POSITIONS, positions))
+        chosen = enough * min(positions, max(1, round(method.selection_rows / enough)))
         rows_used = min(method.refit_rows, samples * positions)
         total["collecting statistics"] += chosen * columns * (columns + 2 * features)
         total["error paths"] += 2 * columns**3 + 2 * columns**2 * features
@@ -352,7 +356,6 @@ def arithmetic(
             seen = min(KEPT_ROWS, rows_used) * left * features
             total["refit"] += rows_used * columns * (columns + 2 * features) + left**3 / 3
             total["refit"] += 2 * columns**3 + 4 * method.clipped_rounds * seen
-    enough = min(samples, max(1, method.selection_rows // POSITIONS))
     total["collecting statistics"] += enough * one_pass
     runs = one_pass + sum(_from_its_readers(trace, group) for group in groups)
     total["sensitivity"] += min(samples, method.sensitivity_samples) * runs
@@ -375,12 +378,14 @@ def _pair(
     shares = {node.index: 1.0 for node in trace.network.nodes}
     for group in groups:
         shares |= {layer.node.index: kept[group.name] for layer in group.readers}
-    work = []
-    for layer in (couple.maker, couple.reader):
+    work, layers = [], (couple.maker, couple.reader)
+    weights = sum(trace.network.constants[layer.node.inputs[layer.weight.input]].size for layer in layers)
+    most = min(method.pair_rows, method.pair_work // weights)
+    for layer in layers:
         assert layer.geometry is not None
         columns = layer.geometry.columns(layer.inputs).shape[1] * shares[layer.node.index]
         positions = layer.geometry.positions(trace.network.shapes[layer.output])
-        work.append((min(method.pair_rows, samples * positions), columns, len(layer.features)))
+        work.append((min(most, samples * positions), columns, len(layer.features)))
     (n, d, k), (m, e, f) = work
     k *= shares[couple.reader.node.index]
     if shares[couple.reader.node.index] == 1:
@@ -430,7 +435,7 @@ def table(options: argparse.Namespace) -> None:
 PAGE = """# Speed
 
 Made by `tools/bench_speed.py` on commit {commits}; its docstring has the commands. The unit is one plain onnxruntime
-pass over the same samples, in batches of 50, in the same process, in turns. Two cores.
+pass over the same samples in the same process, in batches of 50, the median of three before and three after. Two cores.
 
 ![passes of every stage; growth with samples, depth, width and size](speed.svg)
 
@@ -442,7 +447,8 @@ ACCOUNT = """
 ## The account
 
 Operations that a stage must do as the method is, over the seconds that it took and over the rate at which the same
-process multiplies large float32 matrices (`arithmetic` in the tool says what is counted).
+process multiplies large float32 matrices (`arithmetic` in the tool says what is counted; pairs with all the conjugate
+gradients that they may take, of which most do not take the last).
 """
 SELECTION = """
 ## Selection

@@ -90,6 +90,8 @@ def reconstruct(
             measured = _measured(step(Present(_all(removed), changed)), shelves, course.memory_for_sums)
             for job in wave:
                 blocks = measured[job.index]
+                for line in _missing(job.tap, blocks, method):
+                    note(line)
                 normals, kept_rows = [block.normal for block in blocks], [block.rows for block in blocks]
                 halves = [block.halves for block in blocks]
                 sharers = trace.sharers(job.tap.layer)
@@ -185,6 +187,16 @@ def _measured(
         for index, samples in shard.whole.items():
             shelves[index].add(samples)
     return finish(parts)
+
+
+def _missing(tap: Tap, blocks: Sequence[Measured], method: Method) -> Iterator[str]:
+    """A line for what the memory had no room for of what a layer is refitted on."""
+    name = tap.layer.node.name
+    if short := next((block for block in blocks if block.normal.rows < block.offered), None):
+        told = f"{short.normal.rows:,} of {short.offered:,} rows"
+        yield f"{name}: refitted on the first {told}: more would not fit into the memory."
+    if tap.clip is not None and method.clipped_rounds and any(block.rows is None for block in blocks):
+        yield f"{name}: what its activation hides counts as an error: rows to see it by would not fit into the memory."
 
 
 def _read(jobs: Iterable[_Job]) -> tuple[str, ...]:

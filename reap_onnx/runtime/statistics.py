@@ -78,11 +78,15 @@ Halves = tuple[Equations, Equations] | None
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one block of a layer: its normal equations, rows where its tap is clipped, halves where few."""
+    """What is known of one block of a layer: its normal equations, rows where its tap is clipped, halves where few.
+
+    ``offered`` is how many rows there were; the equations have fewer where the memory has no room for them.
+    """
 
     normal: Equations
     rows: ClippedRows | None
     halves: Halves = None
+    offered: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,16 +99,19 @@ class Part:
         One, or those of two halves of the samples.
     rows
         Of every batch, where the tap is clipped.
+    offered
+        How many rows there were.
     """
 
     sums: tuple[Equations, ...]
     rows: tuple[ClippedRows, ...] = ()
+    offered: int = 0
 
     def join(self, later: Part, memory: int | None = None) -> Part:
         """Return what these samples and later ones leave behind; ``memory`` as for :func:`collect`."""
         room = _room(memory, len(self.sums))
         sums = tuple(join(a, b, room) for a, b in zip(self.sums, later.sums, strict=True))
-        return Part(sums, self.rows + later.rows)
+        return Part(sums, self.rows + later.rows, self.offered + later.offered)
 
     def measured(self) -> Measured:
         """Return what is known once all samples are in."""
@@ -112,7 +119,7 @@ class Part:
         if isinstance(normal, Rows) and normal.rows >= normal.x.shape[1]:
             normal = normal.sums()  # which the memory has room for: halves of it had room for as many rows
         halves = (self.sums[0], self.sums[1]) if len(self.sums) == 2 and min(s.rows for s in self.sums) else None
-        return Measured(normal, ClippedRows.concatenate(self.rows) if self.rows else None, halves)
+        return Measured(normal, ClippedRows.concatenate(self.rows) if self.rows else None, halves, self.offered)
 
 
 Parts = dict[int, list[Part]]
@@ -309,10 +316,12 @@ class _Block:
         self._clip = tap.clip if kept >= min(rows, columns) else None
         self._every, self._seen = max(1, math.ceil(rows / max(kept, 1))), 0
         self._kept: list[ClippedRows] = []
+        self._offered = 0
 
     def add(self, x: np.ndarray, total: np.ndarray, offset: np.ndarray, half: int) -> None:
         """Add rows, the first ``half`` of them to the first half."""
         y = total - offset
+        self._offered += len(x)
         if len(self._sums) == 1:
             self._sums[0].add(x, y)
         else:
@@ -325,7 +334,7 @@ class _Block:
             self._kept.append(ClippedRows(x, total[some].copy(), offset[some].copy(), *self._clip))
 
     def result(self) -> Part:
-        return Part(tuple(part.result() for part in self._sums), tuple(self._kept))
+        return Part(tuple(part.result() for part in self._sums), tuple(self._kept), self._offered)
 
 
 def _room(memory: int | None, parts: int) -> int | None:
