@@ -82,8 +82,9 @@ Memory: TypeAlias = Annotated[
     typer.Option(
         "--memory",
         metavar="BYTES",
-        help="Memory for samples and for what lies between layers, as 8G; what goes beyond lies in a file. Half of "
-        "what is free by default.",
+        help="Memory for samples, for what lies between layers, and for the rows and equations of a layer, as 8G. What "
+        "goes beyond of the former lies in a file; with less for the latter, wide layers are refitted on fewer rows. "
+        "By default half of what is free, and 8G for rows and equations.",
         rich_help_panel="Limits",
     ),
 ]

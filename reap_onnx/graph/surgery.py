@@ -157,8 +157,8 @@ class Surgeon:
                 for dim, size in zip(dims, constants[info.name], strict=False):
                     dim.dim_value = size
             elif info.name in quantized:
-                for axis, vector in quantized[info.name].items():
-                    dims[axis].dim_value = int(self._stays(vector).sum())
+                for axis, vector in quantized[info.name].items() if dims else ():
+                    dims[axis].dim_value = int(np.atleast_2d(self._stays(vector))[0].sum())  # blocks lose equally many
             elif info.name in labels:
                 for axis in varying(self.trace.channels.compact(labels[info.name])):
                     if axis < len(dims) and dims[axis].HasField("dim_value"):

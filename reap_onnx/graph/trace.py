@@ -13,6 +13,7 @@ from reap_onnx.graph.channels import Channels, Labels, varying
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.sizes import Axis, Number, Sizes
 from reap_onnx.model.network import Network, Node, Slot, count_layers, subgraphs
+from reap_onnx.model.quantized import find_quantized
 from reap_onnx.ops import Rule, find_rule, left_alone
 
 
@@ -131,8 +132,14 @@ class Trace:
     def cut(self, slot: Slot, labels: dict[int, Labels]) -> None:
         """Say that a constant input shrinks with its channels: axis -> labels along it.
 
-        Labels (blocks, size) cut every block of axis 0 by a row of its own; all rows must lose equally many.
+        Labels (blocks, size) cut every block of axis 0 by a row of its own; all rows must lose equally many. They are
+        frozen where a quantised constant has its scales along that axis: all blocks share them.
         """
+        quantized = find_quantized(self.network, slot)
+        for axis, vector in labels.items():
+            if vector.ndim > 1 and quantized is not None and quantized.axis == axis:
+                name = self.network.nodes[slot.node].inputs[slot.input]
+                self.channels.freeze(vector, f"the scales of {name} are shared by the groups of the convolution")
         self.cuts[slot] = labels
 
     def cut_like(self, slot: Slot, tensor: str) -> None:
@@ -298,7 +305,8 @@ class Trace:
     def _alike(self, layer: Layer, other: Layer) -> bool:
         """Whether two layers make the same matrix of the weight that they share."""
         if layer.geometry is None or other.geometry is None:
-            return layer.node.op == other.node.op and layer.geometry is other.geometry
+            sizes = [(one.inputs.shape, one.features.shape) for one in (layer, other)]
+            return layer.node.op == other.node.op and layer.geometry is other.geometry and sizes[0] == sizes[1]
         weight = self.network.constants[layer.node.inputs[layer.weight.input]]
         return np.array_equal(layer.geometry.matrix(weight), other.geometry.matrix(weight))
 

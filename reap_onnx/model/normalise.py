@@ -25,9 +25,9 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     Inputs, outputs and all other nodes stay as they are.
     """
     result = inliner.inline_local_functions(model) if model.functions else model
-    while (index := _decided(result.graph)) is not None:
+    while (index := _decided(result)) is not None:
         result = copy_model(result) if result is model else result
-        _take_branch(result.graph, index)
+        _take_branch(result, index)
     if any(_is_fused(node) for node in result.graph.node):
         result = copy_model(result) if result is model else result
         _spell_out(result)
@@ -37,26 +37,29 @@ def normalise(model: onnx.ModelProto) -> onnx.ModelProto:
 # -- branches ---------------------------------------------------------------------------------------
 
 
-def _decided(graph: onnx.GraphProto) -> int | None:
+def _decided(model: onnx.ModelProto) -> int | None:
     """Index of the first If with a constant condition."""
-    known = _conditions(graph)
-    found = (i for i, node in enumerate(graph.node) if node.op_type == "If" and node.input[0] in known)
+    known = _conditions(model)
+    found = (i for i, node in enumerate(model.graph.node) if node.op_type == "If" and node.input[0] in known)
     return next(found, None)
 
 
-def _conditions(graph: onnx.GraphProto) -> dict[str, bool]:
-    """Constant truth values by name."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+def _conditions(model: onnx.ModelProto) -> dict[str, bool]:
+    """Constant truth values by name; from IR version 4 on an initializer that is an input is a default alone."""
+    graph = model.graph
+    given = {value.name for value in graph.input} if model.ir_version >= 4 else set()
+    tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in given}
     for node in (node for node in graph.node if node.op_type == "Constant"):
         tensors.update((node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value")
     truths = {name: tensor for name, tensor in tensors.items() if tensor.data_type == onnx.TensorProto.BOOL}
     return {name: bool(numpy_helper.to_array(tensor).all()) for name, tensor in truths.items()}
 
 
-def _take_branch(graph: onnx.GraphProto, index: int) -> None:
+def _take_branch(model: onnx.ModelProto, index: int) -> None:
     """Put the nodes of the branch that an If takes in its place; what they make gets new names where it must."""
+    graph = model.graph
     node = graph.node[index]
-    wanted = "then_branch" if _conditions(graph)[node.input[0]] else "else_branch"
+    wanted = "then_branch" if _conditions(model)[node.input[0]] else "else_branch"
     branch = onnx.GraphProto()
     branch.CopyFrom(next(attribute.g for attribute in node.attribute if attribute.name == wanted))
     outputs, after = list(node.output), list(graph.node)[index + 1 :]

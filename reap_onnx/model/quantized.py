@@ -13,6 +13,7 @@ from reap_onnx.model.network import Network, Node, Slot
 T = TypeVar("T")
 
 _SUPPORTED = ("int8", "uint8", "int16", "uint16", "int32")
+_MICROSOFT = "com.microsoft."  # whose operators had 16 bits before ONNX's did
 _EXACT = 1e-3  # of a step: a value as near as this to one that can be stored is that one
 
 
@@ -97,7 +98,12 @@ def find_quantized(network: Network, slot: Slot) -> Quantized | None:
     """
     name = network.nodes[slot.node].input(slot.input)
     node = network.producer.get(name)
-    if node is None or node.op != "DequantizeLinear" or name not in network.constants or not network.read_once(name):
+    if (
+        node is None
+        or node.op.removeprefix(_MICROSOFT) != "DequantizeLinear"
+        or name not in network.constants
+        or not network.read_once(name)
+    ):
         return None
     integers, scale = network.constants[node.inputs[0]], network.constants[node.inputs[1]]
     if str(integers.dtype) not in _SUPPORTED or scale.ndim > 1:
@@ -107,7 +113,7 @@ def find_quantized(network: Network, slot: Slot) -> Quantized | None:
     info, front = np.iinfo(integers.dtype), network.producer.get(node.inputs[0])
     if (zero_point == info.min).any() or (zero_point == info.max).any():
         return None
-    if front is None or front.op != "QuantizeLinear" or not network.read_once(node.inputs[0]):
+    if front is None or front.op.removeprefix(_MICROSOFT) != "QuantizeLinear" or not network.read_once(node.inputs[0]):
         return Quantized((node,), integers, scale, zero_point, axis)
     same = np.array_equal(network.constants[front.inputs[1]], scale) and _axis(front, integers, scale) == axis
     return Quantized((front, node), integers, scale, zero_point, axis) if same else None

@@ -24,6 +24,12 @@ def move(node: Node, trace: Trace) -> None:
     _move(node, trace)
 
 
+@rule("CastLike", reads=(0, 1))
+def cast_like(node: Node, trace: Trace) -> None:
+    """Channels of the first input; of the second the type alone is read."""
+    trace.put(node.outputs[0], trace.labelled(node.inputs[0]))
+
+
 @rule("Squeeze", limits="frozen where no axes are named")
 def squeeze(node: Node, trace: Trace) -> None:
     """Channels go where the elements go; without named axes, one left with a single channel would go too."""

@@ -75,5 +75,23 @@ def over_axes(node: Node, trace: Trace) -> None:
     labels = trace.confined(node.inputs[0], [a for a in range(rank) if a not in over])
     if labels is None:
         trace.freeze(node, "it normalises over channels")
+        return
+    for position, name in enumerate(node.inputs[1:], 1):
+        if name and trace.constant(name) is None and len(trace.shape(name)) > rank - axis:
+            trace.freeze(node, "its parameters are computed")
+            return
+        if name:
+            trace.cut_like(Slot(node.index, position), node.outputs[0])
+    trace.put(node.outputs[0], labels)
+
+
+@rule("MeanVarianceNormalization", limits="frozen where it runs over channels")
+def over_listed_axes(node: Node, trace: Trace) -> None:
+    """Passes channels on where they lie on other axes than those it normalises over."""
+    rank = len(trace.shape(node.inputs[0]))
+    over = {axis % rank for axis in node.attributes.get("axes", (0, 2, 3))}
+    labels = trace.confined(node.inputs[0], [axis for axis in range(rank) if axis not in over])
+    if labels is None:
+        trace.freeze(node, "it normalises over channels")
     else:
         trace.put(node.outputs[0], labels)

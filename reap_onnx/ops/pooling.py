@@ -29,6 +29,16 @@ def pool(node: Node, trace: Trace) -> None:
         trace.put(node.outputs[0], labels)
 
 
+@rule("GridSample", "MaxRoiPool", "RoiAlign", limits="channels on axis 1")
+def sample(node: Node, trace: Trace) -> None:
+    """Places of the input are looked at, channel by channel; the others say where."""
+    labels = trace.confined(node.inputs[0], (1,))
+    if labels is None:
+        trace.freeze(node, "channels are not on axis 1")
+    else:
+        trace.put(node.outputs[0], labels)
+
+
 @rule("Resize", "Upsample", limits="channels on an axis that keeps its size; not tf_crop_and_resize")
 def resize(node: Node, trace: Trace) -> None:
     """Space is resampled; the entry of ``sizes`` for the channels is rewritten."""

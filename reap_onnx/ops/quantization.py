@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from reap_onnx.graph.trace import Trace
 
 
-@rule("QuantizeLinear", "DequantizeLinear", limits="constant scales and zero points; not in blocks")
+@rule(
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "com.microsoft.QuantizeLinear",
+    "com.microsoft.DequantizeLinear",
+    limits="constant scales and zero points; not in blocks",
+)
 def quantize(node: Node, trace: Trace) -> None:
     """The same channels; scales and zero points that lie along them are cut."""
     labels = trace.labelled(node.inputs[0])

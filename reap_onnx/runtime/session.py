@@ -58,6 +58,7 @@ class Session:
         expose: Sequence[str] = (),
         weights: Mapping[str, np.ndarray] = MappingProxyType({}),
         profile: str = "",
+        as_written: bool = False,
     ) -> None:
         self.weights: dict[str, np.ndarray] = {}  # of a large model
         self._beside: dict[str, np.ndarray] = {}  # those that every run is given
@@ -66,6 +67,8 @@ class Session:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
+        if as_written:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if profile:
             options.enable_profiling, options.profile_file_prefix = True, profile
         if expose:
@@ -83,6 +86,11 @@ class Session:
         self.inputs: tuple[InputSpec, ...] = input_specs(proto)
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        if missing := [name for name in found if name not in self.providers]:
+            raise UsageError(
+                f"provider {missing[0]} does not load: onnxruntime goes on without it",
+                "are its driver and its libraries there, in the versions that this onnxruntime needs?",
+            )
 
     def _source(
         self,

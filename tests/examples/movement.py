@@ -277,6 +277,14 @@ def sliced_all(net: Net) -> str:
     return head(net, net.op("Slice", stem(net), *bounds))
 
 
+@EXAMPLES.add(6, 5, opset=[15, 19])
+def cast_like(net: Net) -> str:
+    """A number of the type of a tensor, and a tensor of the type of a number."""
+    h = stem(net)
+    h = net.op("Mul", h, net.op("CastLike", np.array(0.5, np.float16), h))
+    return head(net, net.conv(net.op("CastLike", h, np.float32(1)), 6, 5), 5)
+
+
 @EXAMPLES.add(frozen=["its bounds are computed"])
 def sliced_by_computed(net: Net) -> str:
     end = net.op("Mul", net.input(1, name="end", dtype=TensorProto.INT64), [3])

@@ -112,6 +112,25 @@ def layers_over_space(net: Net) -> str:
     return head(net, net.op("RMSNormalization", h, net.noise(8), axis=-1))
 
 
+@EXAMPLES.add(6, 5, opset=24, ir=10)
+def layers_with_parameters_of_channels(net: Net) -> str:
+    """Over space, but the parameters are broadcast from in front of it."""
+    h = net.op("LayerNormalization", stem(net), net.noise(6, 1, 8), net.noise(1, 6, 1, 8))
+    return head(net, net.op("RMSNormalization", net.conv(h, 6, 5), net.noise(5, 8, 1), axis=-1), 5)
+
+
+@EXAMPLES.add(frozen=["its parameters are computed"])
+def layers_with_computed_parameters(net: Net) -> str:
+    scale = net.op("Reshape", net.input(48, name="m"), [6, 1, 8])
+    return head(net, net.op("LayerNormalization", stem(net), scale))
+
+
+@EXAMPLES.add(6, frozen=["it normalises over channels"])
+def mean_and_variance(net: Net) -> str:
+    h = net.op("MeanVarianceNormalization", stem(net), axes=[0, 2, 3])
+    return head(net, net.op("MeanVarianceNormalization", net.conv(h, 6, 5), axes=[1, -1]), 5)
+
+
 @EXAMPLES.add(frozen=["no rule for its output 2"])
 def layers_with_means(net: Net) -> list[str]:
     h, mean = net.ops("LayerNormalization", stem(net), net.noise(8), outputs=2)

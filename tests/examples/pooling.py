@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from examples.net import Examples, Net, head, stem
 
 EXAMPLES = Examples()
@@ -35,6 +37,27 @@ def unread_indices(net: Net) -> str:
 def read_indices(net: Net) -> list[str]:
     h, places = net.ops("MaxPool", stem(net), kernel_shape=[2, 2], outputs=2)
     return [head(net, h), places]
+
+
+@EXAMPLES.add(6, 6, opset=[16, 20], ir=9)
+def places_elsewhere(net: Net) -> list[str]:
+    grid = net.op("Tanh", net.input("N", 4, 5, 2, name="grid"))
+    boxes = net.op("Abs", net.input(3, 4, name="boxes"))
+    whose = np.zeros(3, np.int64)
+    regions = net.op("RoiAlign", stem(net, name="other"), boxes, whose, output_height=2, output_width=3)
+    return [head(net, net.op("GridSample", stem(net), grid)), head(net, regions, name="head of regions")]
+
+
+@EXAMPLES.add(6)
+def regions_pooled(net: Net) -> str:
+    rois = np.array([[0, 0, 0, 4, 5], [0, 1, 2, 7, 7]], np.float32)
+    return head(net, net.op("MaxRoiPool", stem(net), rois, pooled_shape=[2, 2]))
+
+
+@EXAMPLES.add(frozen=["channels are not on axis 1"])
+def places_of_other_layouts(net: Net) -> str:
+    h = net.op("Transpose", stem(net), perm=[0, 2, 3, 1])
+    return net.op("GridSample", h, net.op("Tanh", net.input("N", 4, 5, 2, name="grid")))
 
 
 @EXAMPLES.add(frozen=["channels lie on an axis that it pools over"])

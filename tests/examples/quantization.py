@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
+import onnx
 from onnx import TensorProto
 
 from examples.net import Examples, Net, head, stem
@@ -90,6 +91,30 @@ def transposed(net: Net) -> str:
     """Scales lie along the second axis of the weight."""
     h = through_integers(net, net.op("Relu", stem(net)))
     return head(net, net.op("ConvTranspose", h, quantised(net, net.noise(6, 5, 2, 2), 1)), 5)
+
+
+@EXAMPLES.add(6, 8, frozen=["are shared by the groups of the convolution"])
+def transposed_in_groups(net: Net) -> str:
+    """Scales lie along what every group makes."""
+    h = net.conv(through_integers(net, net.op("Relu", stem(net))), 6, 16)
+    weight = quantised(net, net.noise(16, 8, 2, 2), 1)
+    h = net.op("ConvTranspose", through_integers(net, h), weight, group=2, strides=[2, 2])
+    return head(net, through_integers(net, h), 16)
+
+
+@EXAMPLES.add(6, 5)
+def of_another_domain(net: Net) -> str:
+    """16 bits in onnxruntime's own operators, which were there before ONNX had these types."""
+    grid = [net.constant(np.float32(0.001)), net.constant(np.array(7, np.int16))]
+
+    def through(h: str, width: int) -> str:
+        integers = net.op("QuantizeLinear", h, *grid, domain="com.microsoft")
+        back = net.op("DequantizeLinear", integers, *grid, domain="com.microsoft")
+        declared = onnx.helper.make_tensor_value_info(back, TensorProto.FLOAT, ["N", width, 8, 8])
+        net.graph.value_info.append(declared)  # which onnx does not infer
+        return back
+
+    return head(net, through(net.conv(through(stem(net), 6), 6, 5), 5), 5)
 
 
 @EXAMPLES.add(6, 5)

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from examples import quantization
 from examples.net import Net, head, stem
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.surgery import Surgeon
@@ -173,3 +174,12 @@ def test_everything_else_stays_as_it_is(removed: list[int]) -> None:
     assert after.graph.node == model.graph.node
     assert after.graph.input == model.graph.input
     assert after.graph.output == model.graph.output
+
+
+def test_value_info_without_a_shape_stays_without() -> None:
+    model = next(example for example in quantization.EXAMPLES if example.name == "per_channel").model()
+    for info in model.graph.value_info:
+        info.type.tensor_type.ClearField("shape")
+    trace = Trace(read(model))
+    after = Surgeon(trace, find_groups(trace)[0].units[:2], {}).operate()
+    assert not any(info.type.tensor_type.HasField("shape") for info in after.graph.value_info)

@@ -121,3 +121,13 @@ def test_the_network_is_read_once_and_left_alone() -> None:
 )
 def test_what_holds_weights_without_a_rule_is_named(example: Example, said: list[str]) -> None:
     assert Trace(read(example.model())).left_alone() == said
+
+
+def test_a_depthwise_weight_read_with_other_groups_is_left_alone() -> None:
+    net = Net()
+    weight = net.constant(net.noise(4, 1, 1, 1))
+    x = net.input("N", 3, 8, 8)
+    wide, narrow = net.conv(x, 3, 4), net.conv(x, 3, 2)
+    ends = net.op("Conv", wide, weight, group=4), net.op("Conv", narrow, weight, group=2)
+    trace = Trace(read(net.model(*(net.conv(end, 4, 3) for end in ends))))
+    assert all(group.frozen for group in find_groups(trace) if "Conv_0" in group.name or "Conv_1" in group.name)

@@ -146,6 +146,22 @@ def test_nothing_asked_for_nothing_changed() -> None:
     assert result.model == model
 
 
+def test_a_default_decides_nothing() -> None:
+    """Whoever runs the model may give another value; before IR version 4 all constants were inputs."""
+    for ir, decided in ((8, False), (3, True)):
+        net = Net(ir=ir)
+        flag = net.constant(np.array(True), "flag")
+        bodies = [
+            helper.make_graph([helper.make_node(kind, ["stem_out"], ["y"])], kind, [], [onnx.ValueInfoProto(name="y")])
+            for kind in ("Relu", "Neg")
+        ]
+        stem(net)
+        h = net.op("If", flag, then_branch=bodies[0], else_branch=bodies[1])
+        if ir >= 4:
+            net.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
+        assert (normalise(net.model(head(net, h))).graph.node[1].op_type == "Relu") == decided
+
+
 def test_constants_of_a_branch_come_along() -> None:
     """Two branches have names in common."""
     net = Net()

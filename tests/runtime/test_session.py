@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from examples.net import Net, head, stem
 from examples.shapes import EXAMPLES
 from reap_onnx.errors import ModelError, UsageError
+from reap_onnx.runtime import session
 from reap_onnx.runtime.session import Session, find_providers, probe, probe_sizes
 from wiring import random_feeds
 
@@ -65,6 +67,20 @@ def test_providers_by_part_of_their_name() -> None:
     with pytest.raises(UsageError, match="no provider 'abacus'") as caught:
         find_providers(["abacus"])
     assert "cpu" in caught.value.hint
+
+
+def test_a_provider_that_does_not_load_is_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build may name what its machine lacks: onnxruntime then runs on the processor without a word."""
+    real, both = session.ort.InferenceSession, ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def without_its_libraries(*arguments: Any, providers: list[str]) -> Any:
+        assert providers == both
+        return real(*arguments, providers=both[1:])
+
+    monkeypatch.setattr(session.ort, "get_available_providers", lambda: both)
+    monkeypatch.setattr(session.ort, "InferenceSession", without_its_libraries)
+    with pytest.raises(UsageError, match="provider CUDAExecutionProvider does not load"):
+        Session(small(), ("cuda",))
 
 
 def test_a_probe_has_every_tensor() -> None:

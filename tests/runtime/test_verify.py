@@ -72,6 +72,22 @@ def test_a_graph_that_does_not_run_is_a_failed_check(monkeypatch: pytest.MonkeyP
         wiring_error(trace, find_groups(trace)[0].units[:2], random_feeds(trace.network.proto))
 
 
+def through_bytes(net: Net, h: str) -> str:
+    grid = [net.constant(np.float32(0.05)), net.constant(np.array(128, np.uint8))]
+    return net.op("DequantizeLinear", net.op("QuantizeLinear", h, *grid), *grid)
+
+
+def test_what_onnxruntime_makes_of_quantised_activations_does_not_count() -> None:
+    """It rounds floating-point weights between them itself, by a scale that depends on which of them are left."""
+    net = Net()
+    h = through_bytes(net, net.input("N", 3, 8, 8))
+    for before, after in ((3, 32), (32, 40)):
+        h = through_bytes(net, net.op("Relu", net.conv(h, before, after, 3, 3, pads=[1, 1, 1, 1])))
+    trace = Trace(read(net.model(net.conv(h, 40, 8))))
+    removed = np.concatenate([group.units[::3] for group in find_groups(trace) if not group.frozen])
+    assert wiring_error(trace, removed, random_feeds(trace.network.proto, batch=8)) < 1e-5
+
+
 def test_tolerance() -> None:
     check_wiring(TOLERANCE)
     for error in (2 * TOLERANCE, np.inf, np.nan):
@@ -89,7 +105,12 @@ def test_tolerance() -> None:
         (np.array([np.nan, 1.0]), np.array([1.0, 1.0]), np.inf),
         (np.array([1.0, 1.0]), np.array([np.nan, 1.0]), np.inf),
         (np.array([1, 2]), np.array([1, 2]), 0.0),
-        (np.array([1, 2]), np.array([1, 3]), 1.0),
+        (np.array([1, 2]), np.array([1, 3]), 0.5),
+        (
+            np.arange(5000, dtype=np.uint8),
+            np.arange(5000, dtype=np.uint8) + (np.arange(5000) == 7).astype(np.uint8),
+            2e-4,
+        ),
         (np.array(["a"]), np.array(["b"]), 1.0),
         (np.zeros((0, 3)), np.zeros((0, 3)), 0.0),
         (np.array([1e30], np.float32), np.array([1.5e30], np.float32), 0.5),
