@@ -12,7 +12,7 @@ from reap_onnx.graph.channels import Labels, varying
 from reap_onnx.graph.sizes import Axis, Element
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Node, Slot
-from reap_onnx.model.quantized import find_quantized, places, stored
+from reap_onnx.model.quantized import places, shapes_behind, stored
 from reap_onnx.model.size import fill
 from reap_onnx.ops.registry import find_rule
 
@@ -144,11 +144,10 @@ class Surgeon:
         network, labels = self.trace.network, self.trace.labels
         constants = {t.name: t.dims for t in model.graph.initializer}
         computed = {name for node in model.graph.node for name in node.output}
-        quantized = {
-            node.outputs[0]: axes
+        behind = {
+            output: along
             for slot, axes in self.trace.cuts.items()
-            if (found := find_quantized(network, slot)) is not None
-            for node in found.nodes
+            for output, along in shapes_behind(network, slot, axes)
         }
         for index in reversed(range(len(model.graph.value_info))):
             info = model.graph.value_info[index]
@@ -156,8 +155,8 @@ class Surgeon:
             if info.name in constants:
                 for dim, size in zip(dims, constants[info.name], strict=False):
                     dim.dim_value = size
-            elif info.name in quantized:
-                for axis, vector in quantized[info.name].items() if dims else ():
+            elif info.name in behind:
+                for axis, vector in behind[info.name].items() if dims else ():
                     dims[axis].dim_value = int(np.atleast_2d(self._stays(vector))[0].sum())  # blocks lose equally many
             elif info.name in labels:
                 for axis in varying(self.trace.channels.compact(labels[info.name])):

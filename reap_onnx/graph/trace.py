@@ -13,7 +13,7 @@ from reap_onnx.graph.channels import Channels, Labels, varying
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.sizes import Axis, Number, Sizes
 from reap_onnx.model.network import Network, Node, Slot, count_layers, subgraphs
-from reap_onnx.model.quantized import find_quantized
+from reap_onnx.model.quantized import find_quantized, find_storage
 from reap_onnx.ops import Rule, find_rule, left_alone
 
 
@@ -133,13 +133,18 @@ class Trace:
         """Say that a constant input shrinks with its channels: axis -> labels along it.
 
         Labels (blocks, size) cut every block of axis 0 by a row of its own; all rows must lose equally many. They are
-        frozen where a quantised constant has its scales along that axis: all blocks share them.
+        frozen where a quantised constant has its scales along that axis, which all blocks share, and where it is
+        stored with its axes in another order.
         """
-        quantized = find_quantized(self.network, slot)
+        name = self.network.nodes[slot.node].input(slot.input)
         for axis, vector in labels.items():
-            if vector.ndim > 1 and quantized is not None and quantized.axis == axis:
-                name = self.network.nodes[slot.node].inputs[slot.input]
-                self.channels.freeze(vector, f"the scales of {name} are shared by the groups of the convolution")
+            if vector.ndim > 1:
+                storage = find_storage(self.network, slot)
+                quantized = find_quantized(self.network, storage.slot)
+                if storage.order != tuple(range(len(storage.order))):
+                    self.channels.freeze(vector, f"{name} is transposed before it is cut in blocks")
+                elif quantized is not None and quantized.axis == axis:
+                    self.channels.freeze(vector, f"the scales of {name} are shared by the groups of the convolution")
         self.cuts[slot] = labels
 
     def cut_like(self, slot: Slot, tensor: str) -> None:

@@ -1,10 +1,10 @@
-"""Constants behind a DequantizeLinear: cut and written anew where they are stored, so that they stay quantised."""
+"""Constants behind a DequantizeLinear, Cast or Transpose: cut and written anew where they are stored, as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 _SUPPORTED = ("int8", "uint8", "int16", "uint16", "int32")
 _MICROSOFT = "com.microsoft."  # whose operators had 16 bits before ONNX's did
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _EXACT = 1e-3  # of a step: a value as near as this to one that can be stored is that one
 
 
@@ -123,26 +124,93 @@ def _axis(node: Node, integers: np.ndarray, scale: np.ndarray) -> int | None:
     return None if scale.size == 1 else int(node.attributes.get("axis", 1)) % integers.ndim
 
 
+@dataclass(frozen=True)
+class Storage:
+    """Where a constant comes from, through nodes that cast and transpose it.
+
+    Parameters
+    ----------
+    slot
+        What the first of the nodes reads, or the reader itself.
+    nodes
+        Those between, the last one first.
+    order
+        For each axis of the constant, that of what is stored.
+    dtype
+        Of what is stored, or dequantised.
+    """
+
+    slot: Slot
+    nodes: tuple[Node, ...]
+    order: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def along(self, axes: Mapping[int, T]) -> dict[int, T]:
+        """What lies along the axes of what is stored, given what lies along those of the constant."""
+        return {self.order[axis]: value for axis, value in axes.items()} if self.nodes else dict(axes)
+
+    def store(self, value: np.ndarray) -> np.ndarray:
+        """What is stored for a new value of the constant."""
+        return np.ascontiguousarray(value.transpose(np.argsort(self.order)), self.dtype) if self.nodes else value
+
+
+def find_storage(network: Network, slot: Slot) -> Storage:
+    """Where what a slot reads comes from, as far as it is constant and nothing else reads it on the way.
+
+    Casts from anything but floats are no way back.
+    """
+    name, nodes = network.nodes[slot.node].input(slot.input), list[Node]()
+    value = network.constants.get(name, np.zeros(0))
+    order, dtype = tuple(range(value.ndim)), value.dtype
+    while (node := network.producer.get(name)) is not None and node.op in ("Cast", "Identity", "Transpose"):
+        name = node.inputs[0]
+        before = network.constants.get(name)
+        if before is None or not network.read_once(node.outputs[0]) or str(before.dtype) not in _FLOATS:
+            break
+        if node.op == "Transpose":
+            permuted = node.attributes.get("perm", range(value.ndim)[::-1])
+            order = tuple(permuted[axis] for axis in order)
+        nodes.append(node)
+        slot, dtype = Slot(node.index, 0), before.dtype
+    return Storage(slot, tuple(nodes), order, dtype)
+
+
 def places(network: Network, slot: Slot, axes: Mapping[int, T]) -> Iterator[tuple[Slot, dict[int, T]]]:
     """Where the constant that a slot reads is stored, with what lies along the axes there."""
-    quantized = find_quantized(network, slot)
+    storage = find_storage(network, slot)
+    quantized = find_quantized(network, storage.slot)
     if quantized is None:
-        yield slot, dict(axes)
+        yield storage.slot, storage.along(axes)
     else:
-        yield from quantized.places(axes)
+        yield from quantized.places(storage.along(axes))
+
+
+def shapes_behind(network: Network, slot: Slot, axes: Mapping[int, T]) -> Iterator[tuple[str, dict[int, T]]]:
+    """Tensors between where the constant of a slot is stored and its reader, with what lies along their axes."""
+    storage = find_storage(network, slot)
+    order = tuple(range(len(storage.order)))
+    for node in storage.nodes:
+        yield node.outputs[0], {order[axis]: value for axis, value in axes.items()}
+        if node.op == "Transpose":
+            permuted = node.attributes.get("perm", range(len(order))[::-1])
+            order = tuple(permuted[axis] for axis in order)
+    quantized = find_quantized(network, storage.slot)
+    for node in quantized.nodes if quantized is not None else ():
+        yield node.outputs[0], storage.along(axes)
 
 
 def stored(network: Network, constants: Mapping[Slot, np.ndarray]) -> dict[Slot, np.ndarray]:
-    """New constants, those that are quantised as they are stored.
+    """New constants as they are stored: quantised, cast and transposed where they were.
 
     The bias of a quantised layer is counted in products of two steps, one of the data and one of the weight:
     runtimes that compute with integers take that for granted. So its scale follows that of the weight.
     """
     found: dict[Slot, np.ndarray] = {}
     for slot in sorted(constants, key=lambda slot: -slot.input):  # biases first, their weights may change their scales
-        quantized, value = find_quantized(network, slot), constants[slot]
+        storage = find_storage(network, slot)
+        quantized, value = find_quantized(network, storage.slot), storage.store(constants[slot])
         if quantized is None or value.shape != quantized.integers.shape:
-            found[slot] = value
+            found[storage.slot] = value
             continue
         scale = quantized.fitting_scale(value)
         found |= quantized.store(value, scale)

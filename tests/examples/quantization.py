@@ -102,6 +102,23 @@ def transposed_in_groups(net: Net) -> str:
     return head(net, through_integers(net, h), 16)
 
 
+@EXAMPLES.add(6, 7, 5)
+def stored_transposed(net: Net) -> str:
+    """Products as PyTorch writes them: the weight is dequantised, then transposed; another one is half and cast."""
+    h = net.op("Tanh", net.op("MatMul", net.input("N", 4), net.noise(4, 6)))
+    h = net.op("MatMul", h, net.op("Transpose", quantised(net, net.noise(7, 6), 0)))
+    half = net.op("Cast", net.op("Identity", net.noise(5, 7).astype(np.float16)), to=TensorProto.FLOAT)
+    h = net.op("MatMul", net.op("Tanh", h), net.op("Transpose", half, perm=[1, 0]))
+    return net.linear(h, 5, 3)
+
+
+@EXAMPLES.add(6, 4, frozen=["is transposed before it is cut in blocks"])
+def stored_transposed_in_groups(net: Net) -> str:
+    weight = net.op("Transpose", net.noise(4, 8, 3, 3), perm=[1, 0, 2, 3])
+    h = net.op("Conv", net.conv(net.op("Relu", stem(net)), 6, 8), weight, group=2, pads=[1, 1, 1, 1])
+    return head(net, h, 8)
+
+
 @EXAMPLES.add(6, 5)
 def of_another_domain(net: Net) -> str:
     """16 bits in onnxruntime's own operators, which were there before ONNX had these types."""

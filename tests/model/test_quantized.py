@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from examples import arrivals
 from examples.quantization import DATA_SCALE, EXAMPLES
 from nets import images, residual_net
 from reap_onnx import PruneOptions, Target, prune
 from reap_onnx.graph.groups import find_groups
+from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.edit import with_constants
 from reap_onnx.model.network import Network, Slot
@@ -53,6 +55,24 @@ def test_floats_in_front_of_integers_by_hand() -> None:
     groups = [group for group in find_groups(trace) if not group.frozen]
     after = pruned(trace, cut(groups, [2, 3]))
     assert types(after) == [(TensorProto.FLOAT, (3, 2, 1, 1)), (TensorProto.FLOAT, (4, 3, 1, 1))]
+
+
+def test_what_is_stored_in_another_type_or_order_stays_so() -> None:
+    """Refitted and cut: integers behind a Transpose, half precision behind a Cast, bfloat16 as well."""
+    for name, kinds in (
+        ("stored_transposed", {("int8", (3, 2)), ("float16", (4, 3))}),
+        ("stored_as_bfloat16", {("bfloat16", (2, 3, 1, 1)), ("bfloat16", (3, 2, 1, 1)), ("bfloat16", (4, 3, 1, 1))}),
+    ):
+        trace = Trace(read(next(e for e in (*EXAMPLES, *arrivals.EXAMPLES) if e.name == name).model()))
+        groups = [group for group in find_groups(trace) if not group.frozen]
+        slots = [slot for slot in layers(trace.network) if slot.input < len(trace.network.nodes[slot.node].inputs)]
+        new = {slot: 0.5 * trace.network.constants[trace.network.nodes[slot.node].inputs[1]] for slot in slots}
+        after = Surgeon(trace, cut(groups, [2, 3, 4][: len(groups)]), new).operate()
+        found = {(str(value.dtype), value.shape) for value in map(numpy_helper.to_array, after.graph.initializer)}
+        assert kinds <= found
+        plain = Surgeon(trace, cut(groups, [2, 3, 4][: len(groups)]), {}).operate()
+        weights = [read(model).constants[read(model).nodes[slots[-2].node].inputs[1]] for model in (plain, after)]
+        np.testing.assert_allclose(weights[1], 0.5 * weights[0], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["per_channel", "per_tensor", "residual", "linear", "transposed", "imitated"])
