@@ -19,7 +19,7 @@ from reap_onnx.graph.surgery import Surgeon
 from reap_onnx.options import EFFORTS, PruneOptions, Target
 from reap_onnx.outcome import PruneResult
 from reap_onnx.report.progress import Silent
-from reap_onnx.runtime import memory
+from reap_onnx.runtime import memory, stream
 from reap_onnx.runtime.session import Session
 
 SAMPLES = images(96)
@@ -61,6 +61,29 @@ def test_fewer_samples_run_at_a_time_where_their_tensors_are_large(
     fewer = prune(net)
     assert max(counts) == 10
     assert params(fewer.model) == pytest.approx(params(halved.model), rel=0.1)
+
+
+def test_a_network_twice_as_deep_runs_twice_as_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each wave of the refit goes on where the last one ended; the sensitivity alone would run more."""
+    counts, opened = list[int](), list[int]()
+
+    class Counted(Session):
+        def __init__(self, model: onnx.ModelProto, *arguments: object, **named: object) -> None:
+            opened.append(len(model.graph.node))
+            super().__init__(model, *arguments, **named)
+
+    monkeypatch.setattr(stream, "Session", Counted)
+    method = replace(EFFORTS["default"], sensitivity_samples=0)
+    for depth in (6, 12):
+        opened.clear()
+        net = Net()
+        h = net.conv(net.input("N", 3, 8, 8, name="image"), 3, 8)
+        for _ in range(depth):
+            h = net.conv(net.op("Relu", h), 8, 8)
+        prune(net.model(h), replace(HALF, method=method))
+        counts.append(sum(opened))
+    assert counts[0] > 2 * 2 * 6
+    assert counts[1] < 2.2 * counts[0]
 
 
 def files(folder: Path) -> list[str]:

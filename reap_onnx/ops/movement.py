@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from reap_onnx.graph.trace import Trace
 
 
-@rule("Cast", "Flatten", "Identity", "Tile", "Transpose", "Unsqueeze", limits="constant axes and repeats")
+@rule("Flatten", "Tile", "Unsqueeze", limits="constant axes and repeats")
 def move(node: Node, trace: Trace) -> None:
     """Channels go where the elements go."""
     _move(node, trace)
+
+
+@rule("Cast", "Identity", "Transpose")
+def turn(node: Node, trace: Trace) -> None:
+    """Channels go where the elements go, which stay on their axes."""
+    _move(node, trace, acts=())
 
 
 @rule("CastLike", reads=(0, 1))
@@ -77,7 +83,7 @@ def _list_sizes(node: Node, trace: Trace, adapting: Collection[int]) -> None:
 @rule("Concat", reads=None)
 def concat(node: Node, trace: Trace) -> None:
     """Channels of all inputs come together; a constant among them brings channels of its own, which are cut too."""
-    _move(node, trace, moving=range(len(node.inputs)))
+    _move(node, trace, moving=range(len(node.inputs)), acts=(node.attributes["axis"],))
 
 
 def _rewrite_split(node: Node, surgeon: Surgeon) -> None:
@@ -96,7 +102,7 @@ def _rewrite_split(node: Node, surgeon: Surgeon) -> None:
 def split(node: Node, trace: Trace) -> None:
     """Every part takes its channels; sizes of parts are rewritten."""
     if all(node.outputs) and (not node.input(1) or trace.constant(node.input(1)) is not None):
-        _move(node, trace)
+        _move(node, trace, acts=(node.attributes.get("axis", 0),))
     else:
         trace.freeze(node, "its sizes are computed, or an output is left out")
 
@@ -134,7 +140,7 @@ def cut_out(node: Node, trace: Trace) -> None:
     elif any(bound.step != 1 for _, bound in along):
         trace.freeze(node, "it takes every n-th channel, or turns their order")
     else:
-        _move(node, trace)
+        _move(node, trace, acts=[axis for axis, _ in _bounds(node, trace)])
 
 
 def _bounds(node: Node, trace: Trace) -> list[tuple[int, slice]]:
@@ -176,14 +182,14 @@ def gather(node: Node, trace: Trace) -> None:
     axis = node.attributes.get("axis", 0) % labels.ndim
     indices = trace.constant(node.inputs[1])
     if axis not in varying(labels):
-        _move(node, trace)
+        _move(node, trace, acts=(axis,))
     elif indices is None or indices.ndim > 1:
         trace.freeze(node, "its indices are not a constant list")
     else:
         others = [a for a in range(labels.ndim) if a != axis]
         if indices.ndim == 0 and trace.confined(node.inputs[0], others) is None:
             trace.channels.freeze(labels.reshape(-1)[int(indices)], f"Gather {node.name} takes this one channel")
-        _move(node, trace)
+        _move(node, trace, acts=(axis,))
 
 
 @rule("GatherND", limits="constant indices; frozen along the axes that they name")
@@ -258,8 +264,17 @@ def _pads(node: Node, trace: Trace) -> list[tuple[int, int, int]]:
     return [(int(a), int(b), int(e)) for a, (b, e) in zip(places, pads.reshape(2, -1).T, strict=True)]
 
 
-def _move(node: Node, trace: Trace, moving: Collection[int] = (0,), axis: int | None = None) -> None:
-    """Run the node on labels: inputs in ``moving`` carry them, the others are the node's own numbers."""
+def _move(
+    node: Node,
+    trace: Trace,
+    moving: Collection[int] = (0,),
+    axis: int | None = None,
+    acts: Collection[int] | None = None,
+) -> None:
+    """Run the node on labels: inputs in ``moving`` carry them, the others are the node's own numbers.
+
+    Axes other than those that it ``acts`` on (None: all) and that channels lie on are run as if they had size 1.
+    """
     carried = {position: trace.labelled(node.inputs[position]) for position in moving}
     known = [labels for labels in carried.values() if labels is not None]
     if not known:
@@ -268,20 +283,30 @@ def _move(node: Node, trace: Trace, moving: Collection[int] = (0,), axis: int | 
     if any(value is None for value in fixed.values()):
         trace.freeze(node, "its numbers are computed")
         return
+    rank = known[0].ndim
+    thin = [] if acts is None else set(range(rank)).difference((a % rank for a in acts), *map(varying, known))
     values: list[np.ndarray | None] = []
     for position, name in enumerate(node.inputs):
         if position in moving:
             labels = carried[position]
             labels = _labels_beside(node, trace, position, known) if labels is None else labels
-            values.append(np.ascontiguousarray(np.broadcast_to(labels, trace.shape(name))))
+            sizes = [1 if a in thin else size for a, size in enumerate(trace.shape(name))]
+            values.append(np.ascontiguousarray(np.broadcast_to(labels, sizes)))
         else:
             values.append(fixed.get(position))
     results = run_movement(node, values, trace.network.opset)
-    if any(moved.shape != trace.shape(name) for name, moved in results.items()):
+    if any(not _fits(moved.shape, trace.shape(name), thin=bool(thin)) for name, moved in results.items()):
         trace.freeze(node, "onnxruntime and onnx disagree on what it does")
         return
     for name, moved in results.items():
         trace.put(name, moved, axis)
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int, ...], *, thin: bool) -> bool:
+    """Whether labels have the shape of their tensor, or 1 for sizes where that may be."""
+    return len(found) == len(shape) and all(
+        n == size or (thin and n == 1) for n, size in zip(found, shape, strict=True)
+    )
 
 
 def _labels_beside(node: Node, trace: Trace, position: int, others: list[Labels]) -> Labels:
