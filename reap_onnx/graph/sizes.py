@@ -133,6 +133,12 @@ class Sizes:
             for axis in range(len(shape)):
                 number = self._add(Axis(node.inputs[0], axis))
                 self._computed[number] = f"{node.op} {node.name} computes with the number of channels"
+        if node.op == "Equal" and self._asks_for_negative(node):
+            self._results.update(node.outputs)
+            return
+        if node.op == "Where" and (chosen := self._chosen(node)) is not None:
+            self._numbers[node.outputs[0]] = chosen
+            return
         moving = self._moving(node) or self._beside_one(node)
         for position in range(len(node.inputs)):
             if position not in moving:
@@ -176,6 +182,22 @@ class Sizes:
                 self._fixed.difference_update(numbers.ravel().tolist())
                 return {position: numbers}
         return {}
+
+    def _asks_for_negative(self, node: Node) -> bool:
+        """Whether sizes are compared with numbers that none has: -1, say, by which an Expand leaves a size as it is."""
+        fixed = [self._network.known(name) for name in node.inputs if self._is_fixed(name)]
+        return any(value is not None and value.size and (value < 0).all() for value in fixed)
+
+    def _chosen(self, node: Node) -> np.ndarray | None:
+        """Numbers that a Where takes, which asks for negative ones; None where it asks for anything else."""
+        asked = self._network.producer.get(node.inputs[0])
+        if asked is None or asked.op != "Equal" or not self._asks_for_negative(asked):
+            return None
+        first, second = (self._network.known(name) for name in asked.inputs)
+        yes, no = (self._read(Slot(node.index, position)) for position in (1, 2))
+        if first is None or second is None or yes is None or no is None:
+            return None
+        return np.asarray(np.where(first == second, yes, no))
 
     def _read(self, slot: Slot) -> np.ndarray | None:
         """Numbers that a slot reads, those of a constant included; None where there are none."""

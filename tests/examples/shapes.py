@@ -192,10 +192,30 @@ def sizes_of_the_batch(net: Net) -> str:
 
 @EXAMPLES.add(6)
 def expand_by_computed(net: Net) -> str:
-    """expand_as, with its question for -1."""
+    """expand_as."""
     h = stem(net)
     pooled = net.op("GlobalAveragePool", h)
     return head(net, net.op("Sub", h, net.op("Expand", pooled, net.op("Shape", h))))
+
+
+@EXAMPLES.add(6)
+def expand_to_listed_sizes(net: Net) -> str:
+    """expand(b, c, h, w) as PyTorch writes it, with its question for -1."""
+    h = stem(net)
+    shape = net.op("Concat", *(_size(net, h, axis) for axis in range(3)), [8], axis=0)
+    ones = net.op("ConstantOfShape", [4], value=numpy_helper.from_array(np.ones(1, np.int64)))
+    asked = net.op("Equal", shape, net.op("Mul", ones, np.array(-1)))
+    shape = net.op("Where", asked, ones, shape)
+    return head(net, net.op("Sub", h, net.op("Expand", net.op("GlobalAveragePool", h), shape)))
+
+
+@EXAMPLES.add(frozen=["Equal question computes with the number of channels"])
+def sizes_chosen_by_sizes(net: Net) -> str:
+    """A question that other widths would answer otherwise."""
+    h = stem(net)
+    shape = net.op("Shape", h)
+    shape = net.op("Where", net.op("Equal", shape, [9, 6, 9, 9], name="question"), shape, [0, 0, 0, 0], name="chosen")
+    return head(net, net.op("Reshape", net.op("Relu", h), shape))
 
 
 @EXAMPLES.add(6)
