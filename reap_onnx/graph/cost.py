@@ -19,16 +19,19 @@ def count_macs(network: Network) -> int:
     return round(sum(node_macs(network, node) for node in network.nodes))
 
 
+_COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "com.microsoft.FusedMatMul")
+
+
 def node_macs(network: Network, node: Node) -> float:
     """Multiply-accumulates of one node at batch 1; 0 for any other operator."""
-    if node.op not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or not _computes(network, node):
+    if node.op not in _COUNTED or not _computes(network, node):
         return 0.0
     data, weight, output = (network.shapes[n] for n in (node.inputs[0], node.inputs[1], node.outputs[0]))
     if node.op in ("Conv", "ConvTranspose"):
         spatial = output[2:] if node.op == "Conv" else data[2:]
         macs = np.prod(weight, dtype=float) * np.prod(spatial, dtype=float) * output[0]
     else:
-        inner = data[0] if node.op == "Gemm" and node.attributes.get("transA", 0) else data[-1]
+        inner = data[-2] if node.attributes.get("transA", 0) else data[-1]
         macs = np.prod(output, dtype=float) * inner
     return float(macs) / network.batch
 

@@ -94,6 +94,21 @@ def matmul(node: Node, trace: Trace) -> None:
         _pass_beside(node, trace, *_matmul_axes(*(len(trace.shape(name)) for name in node.inputs)))
 
 
+@rule("com.microsoft.FusedMatMul", reads=(0, 1), limits="as MatMul; not transBatchA, transBatchB")
+def fused_matmul(node: Node, trace: Trace) -> None:
+    """A MatMul whose factors are transposed first and whose product is scaled, as onnxruntime fuses them."""
+    transposed = [bool(node.attributes.get(name, 0)) for name in ("transA", "transB")]
+    weight, scale = trace.constant(node.inputs[1]), float(node.attributes.get("alpha", 1.0))
+    if any(node.attributes.get(name, 0) for name in ("transBatchA", "transBatchB")) or not scale:
+        trace.freeze(node, "it transposes its batches, or its factor is zero")
+    elif weight is not None and weight.ndim == 2 and not transposed[0] and _mixes_channels(trace, node.inputs[0], -1):
+        _product(node, trace, LinearGeometry(transposed[1], scale), None, 1.0)
+    else:
+        factors, out = _matmul_axes(*(len(trace.shape(name)) for name in node.inputs))
+        turned = [(*f[:-2], *f[:-3:-1]) if t else f for f, t in zip(factors, transposed, strict=True)]
+        _pass_beside(node, trace, turned, out)
+
+
 def _mixes_channels(trace: Trace, data: str, axis: int) -> bool:
     """Whether a product along an axis of ``data`` mixes channels: not where they all lie on others."""
     labels = trace.labelled(data)

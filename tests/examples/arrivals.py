@@ -251,3 +251,16 @@ def many_in_many_out(net: Net) -> list[str]:
     b = net.conv(net.input("N", 2, "H", "W", name="right"), 2, 5)
     h = net.op("Concat", a, b, axis=1)
     return [head(net, h, 11, "first"), head(net, a, 6, "second"), head(net, net.op("Relu", b), 5, "third")]
+
+
+@EXAMPLES.add(8, 7, 5, frozen=["sums or joins channels without a weight"])
+def fused_attention(net: Net) -> str:
+    """Products with a transposition and a factor; heads are not split, so that queries and keys stay."""
+    h = net.op("MatMul", net.input("N", 4, 6), net.noise(6, 8))
+    query, key, value = (
+        net.op("MatMul", h, net.noise(8, width), name=name) for width, name in ((3, "q"), (3, "k"), (7, "v"))
+    )
+    scores = net.op("FusedMatMul", query, key, domain=_MS, transB=1, alpha=0.5)
+    mixed = net.op("MatMul", net.op("Softmax", _typed(net, scores, -1, 4, 4)), value)
+    h = net.op("FusedMatMul", mixed, net.noise(5, 7), domain=_MS, transB=1, alpha=2.0)
+    return net.op("MatMul", _typed(net, h, 0, 0, 0), net.noise(5, 3))

@@ -40,7 +40,7 @@ _OPSETS = {name: range(first, 99) for name, first in _NEWER.items()} | {"GlobalL
 _GONE = {"Upsample"}  # from the operator sets that networks are grown in
 _ALONE = {  # in examples: these need boxes or places, the next divides rounding by rounding, others are onnxruntime's
     *("GridSample", "MaxRoiPool", "RoiAlign", "MeanVarianceNormalization"),
-    *("com.microsoft.QuantizeLinear", "com.microsoft.DequantizeLinear"),
+    *(f"com.microsoft.{name}" for name in ("QuantizeLinear", "DequantizeLinear", "FusedMatMul")),
 }
 
 
