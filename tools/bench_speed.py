@@ -463,7 +463,9 @@ STORE = """
 ## A second budget
 
 Seconds of whole commands, the start of Python included: `prune --data` at half of the MACs; `calibrate`, which writes
-the statistics; then `prune --stats` at 0.4 of the MACs, from the statistics alone.
+the statistics; then `prune --stats` at 0.4 of the MACs, from the statistics alone. Such a model loses more (a ResNet-20
+has 78.3 % for 88.8 %, README); `prune --stats --data` is as accurate as the first, and saves its calibration alone,
+a fifth of the time.
 
 | network | samples | first | calibrate | second | second over first | statistics, MB |
 |---|---|---|---|---|---|---|"""
