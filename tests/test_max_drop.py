@@ -191,7 +191,7 @@ def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
     options = PruneOptions(MaxDrop(0.001, "error"), method=FAST)
     with pytest.raises(TargetError, match=r"the network with .* of the cost loses .* 0.1 points allowed"):
         pipeline.prune(NET, SAMPLES, options, evaluate=labelled())
-    with pytest.raises(DataError, match=r"samples decide about a drop of 1.00%, at least 100 are needed"):
+    with pytest.raises(DataError, match=r"samples decide about a drop of 1 point, at least 100 are needed"):
         pipeline.prune(NET, SAMPLES, PruneOptions(MaxDrop(0.01)))
 
 
