@@ -8,11 +8,9 @@
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --macs 0.6 \
         --models models/upscale_cifar10.onnx
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
-        --macs 0.5 --samples 128 512 4000
+        --macs 0.5 --samples 128 512 4000 --seeds 0
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
-        --macs 0.5 --variants "L1 norm" "L2 norm" "least ridges" fast best
-    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models models/vgg_cifar10.onnx \
-        --macs 0.3 --variants "least ridges" fast
+        --macs 0.5 --variants "L1 norm" "L2 norm" best
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet20_cifar10.onnx \
         --macs 0.5 --variants all
     python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl \
