@@ -174,6 +174,14 @@ class Trace:
         """Say that blocks of channels, (blocks, size), must lose equally many, or stay because of ``reason``."""
         self._blocks.append((blocks, reason))
 
+    def pass_on(self, node: Node, axes: Collection[int], why: str) -> None:
+        """Give the output of a node the labels of its first input along ``axes``; freeze those that lie on others."""
+        labels = self.confined(node.inputs[0], axes)
+        if labels is None:
+            self.freeze(node, why)
+        else:
+            self.put(node.outputs[0], labels)
+
     def freeze(self, node: Node, why: str) -> None:
         """Freeze all channels that a node reads; its outputs carry none."""
         for name in (*node.inputs, *node.captured):

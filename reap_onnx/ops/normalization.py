@@ -90,8 +90,4 @@ def over_listed_axes(node: Node, trace: Trace) -> None:
     """Passes channels on where they lie on other axes than those it normalises over."""
     rank = len(trace.shape(node.inputs[0]))
     over = {axis % rank for axis in node.attributes.get("axes", (0, 2, 3))}
-    labels = trace.confined(node.inputs[0], [axis for axis in range(rank) if axis not in over])
-    if labels is None:
-        trace.freeze(node, "it normalises over channels")
-    else:
-        trace.put(node.outputs[0], labels)
+    trace.pass_on(node, [axis for axis in range(rank) if axis not in over], "it normalises over channels")

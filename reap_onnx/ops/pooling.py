@@ -22,21 +22,13 @@ if TYPE_CHECKING:
 )
 def pool(node: Node, trace: Trace) -> None:
     """Windows over space, channel by channel."""
-    labels = trace.confined(node.inputs[0], (0, 1))
-    if labels is None:
-        trace.freeze(node, "channels lie on an axis that it pools over")
-    else:
-        trace.put(node.outputs[0], labels)
+    trace.pass_on(node, (0, 1), "channels lie on an axis that it pools over")
 
 
 @rule("GridSample", "MaxRoiPool", "RoiAlign", limits="channels on axis 1")
 def sample(node: Node, trace: Trace) -> None:
     """Places of the input are looked at, channel by channel; the others say where."""
-    labels = trace.confined(node.inputs[0], (1,))
-    if labels is None:
-        trace.freeze(node, "channels are not on axis 1")
-    else:
-        trace.put(node.outputs[0], labels)
+    trace.pass_on(node, (1,), "channels are not on axis 1")
 
 
 @rule("Resize", "Upsample", limits="channels on an axis that keeps its size; not tf_crop_and_resize")
