@@ -8,7 +8,7 @@ from reap_onnx.graph.channels import Labels
 from reap_onnx.graph.groups import Group
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.trace import Trace
-from reap_onnx.model.network import Network, Node, Slot
+from reap_onnx.model.network import LAYERS, Network, Node, Slot
 from reap_onnx.model.size import byte_size
 from reap_onnx.numerics.allocate import BilinearCost, Doubles
 from reap_onnx.numerics.tables import Side
@@ -19,12 +19,9 @@ def count_macs(network: Network) -> int:
     return round(sum(node_macs(network, node) for node in network.nodes))
 
 
-_COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "com.microsoft.FusedMatMul")
-
-
 def node_macs(network: Network, node: Node) -> float:
     """Multiply-accumulates of one node at batch 1; 0 for any other operator."""
-    if node.op not in _COUNTED or not _computes(network, node):
+    if node.op not in (*LAYERS, "com.microsoft.FusedMatMul") or not _computes(network, node):
         return 0.0
     data, weight, output = (network.shapes[n] for n in (node.inputs[0], node.inputs[1], node.outputs[0]))
     if node.op in ("Conv", "ConvTranspose"):

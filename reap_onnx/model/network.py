@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # of the standard, that mix channels
 SMALL = 64  # elements; integer tensors up to this size may be shapes, so that their values are kept
 
 
@@ -181,7 +182,7 @@ def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def count_layers(graph: onnx.GraphProto) -> int:
     """Convolutions and matrix products in a body, those of its own bodies included."""
     inner = sum(count_layers(body) for node in graph.node for body in subgraphs(node))
-    return inner + sum(node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") for node in graph.node)
+    return inner + sum(node.op_type in LAYERS for node in graph.node)
 
 
 def _outer_names(graph: onnx.GraphProto) -> set[str]:

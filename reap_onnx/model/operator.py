@@ -10,9 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from reap_onnx.model.network import Network, Node
-
-_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+from reap_onnx.model.network import LAYERS, Network, Node
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class Operator:
 
 def find_operator(network: Network, node: Node, batch: int) -> Operator | None:
     """A node of a network as an operator that reads ``batch`` samples; None for what cannot stand on its own."""
-    if node.op not in _LAYERS or node.inputs[0] in network.constants or node.inputs[1] not in network.constants:
+    if node.op not in LAYERS or node.inputs[0] in network.constants or node.inputs[1] not in network.constants:
         return None
     data, weight = network.shapes[node.inputs[0]], network.shapes[node.inputs[1]]
     dtype = network.dtypes[node.inputs[0]]

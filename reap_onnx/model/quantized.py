@@ -167,12 +167,18 @@ def find_storage(network: Network, slot: Slot) -> Storage:
         before = network.constants.get(name)
         if before is None or not network.read_once(node.outputs[0]) or str(before.dtype) not in _FLOATS:
             break
-        if node.op == "Transpose":
-            permuted = node.attributes.get("perm", range(value.ndim)[::-1])
-            order = tuple(permuted[axis] for axis in order)
         nodes.append(node)
+        order = _in_front(node, order)
         slot, dtype = Slot(node.index, 0), before.dtype
     return Storage(slot, tuple(nodes), order, dtype)
+
+
+def _in_front(node: Node, order: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes in front of a node, where those behind it are given."""
+    if node.op != "Transpose":
+        return order
+    permuted = node.attributes.get("perm", range(len(order))[::-1])
+    return tuple(permuted[axis] for axis in order)
 
 
 def places(network: Network, slot: Slot, axes: Mapping[int, T]) -> Iterator[tuple[Slot, dict[int, T]]]:
@@ -191,9 +197,7 @@ def shapes_behind(network: Network, slot: Slot, axes: Mapping[int, T]) -> Iterat
     order = tuple(range(len(storage.order)))
     for node in storage.nodes:
         yield node.outputs[0], {order[axis]: value for axis, value in axes.items()}
-        if node.op == "Transpose":
-            permuted = node.attributes.get("perm", range(len(order))[::-1])
-            order = tuple(permuted[axis] for axis in order)
+        order = _in_front(node, order)
     quantized = find_quantized(network, storage.slot)
     for node in quantized.nodes if quantized is not None else ():
         yield node.outputs[0], storage.along(axes)
