@@ -16,7 +16,11 @@
     python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl \
         --models squeezenet11_imagenet.onnx --macs 0.7 --samples 500 --variants default "all class scores"
     python tools/bench_accuracy.py run --data package --results chosen.jsonl --models resnet20_cifar10.onnx --held-out \
-        --variants default "ten steps in pairs" "150 samples in the sensitivity"
+        --variants default "ten steps in pairs" "150 samples in the sensitivity" "half of the rows in pairs"
+    python tools/bench_accuracy.py run --data package --results chosen.jsonl --models models/vgg_cifar10.onnx \
+        --held-out --macs 0.3 --variants default "one round of pairs" "half of the rows in pairs"
+    python tools/bench_accuracy.py run --data imagenet_like --results chosen.jsonl --held-out --macs 0.7 --samples 500 \
+        --models squeezenet11_imagenet.onnx --variants default "all class scores"
     python tools/bench_accuracy.py table accuracy.jsonl     # the tables of docs/accuracy.md, whose text is by hand
     python tools/bench_accuracy.py plot accuracy.jsonl docs/accuracy.svg      # needs matplotlib
 
@@ -63,6 +67,7 @@ VARIANTS: dict[str, Method] = {
     "all class scores": replace(DEFAULT, sensitivity_scores=0),
     "least ridges": replace(DEFAULT, measured_ridges=False),
     "one round of pairs": replace(DEFAULT, pair_rounds=1),
+    "half of the rows in pairs": replace(DEFAULT, pair_rows=32_000),
     "no pairs": replace(DEFAULT, pair_rows=0),
     "no pairs, hidden errors count": replace(DEFAULT, pair_rows=0, clipped_rounds=0),
     "order of the dense network": replace(DEFAULT, reselect=False),

@@ -142,7 +142,7 @@ class Sensitivity:
     def __init__(self, trace: Trace, taps: Mapping[int, Tap], dataset: Dataset, options: PruneOptions) -> None:
         self._trace, self._taps = trace, taps
         self._dataset, self._options = dataset, options
-        session = Session(trace.network.proto, options.providers, weights=trace.network.weights)
+        session = Session(trace.network.proto, options.providers, weights=trace.network.weights, full_precision=True)
         scores, most = options.method.sensitivity_scores, max(1, COUNTED // math.ceil(len(dataset) / options.batch))
         rng = np.random.default_rng(options.seed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,10 @@ from scipy.linalg import blas
 
 from reap_onnx.numerics.parallel import even_slices
 
+Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Products = Callable[[Floats, Floats], tuple[Floats, Floats]]
+"""``x`` (n, D) and ``y`` (n, M) -> ``x'x``, of which what lies above the diagonal is not looked at, and ``x'y``."""
 
 _CHUNK = 128, 8192  # rows, least and most, that go into the float64 sums at a time, summed in float32
 _LARGEST = 1e15  # a chunk of products of such values still fits into float32
@@ -188,6 +192,14 @@ def _chunk(columns: int) -> int:
     return min(max(columns, least), most)
 
 
+def products(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """The products of :data:`Products` by this processor, half of the symmetric one."""
+    if not x.size:
+        return np.zeros((x.shape[1], x.shape[1]), np.float32), np.zeros((x.shape[1], y.shape[1]), np.float32)
+    gram = blas.ssyrk(1.0, x.T, lower=1)
+    return gram, blas.sgemm(1.0, x.T, y.T, trans_b=1) if y.size else np.zeros((x.shape[1], 0), np.float32)
+
+
 class Accumulator:
     """Adds rows to the sums of a :class:`Normal`; keeps them, as :class:`Rows`, while they are few and wide.
 
@@ -205,11 +217,16 @@ class Accumulator:
     memory
         Bytes that may be taken to solve the problem. Where sums would take more, rows are kept whatever their number,
         as many of the first as there is memory for.
+    multiply
+        Makes the products.
     """
 
-    def __init__(self, columns: int, features: int, intercept: bool, memory: int | None = None) -> None:
+    def __init__(
+        self, columns: int, features: int, intercept: bool, memory: int | None = None, multiply: Products = products
+    ) -> None:
         self._intercept = intercept
         self._shape = columns, features
+        self._multiply = multiply
         self._held: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
         self._waiting = 0
         self._room, self._tight = _room(columns, features, memory)
@@ -249,7 +266,7 @@ class Accumulator:
 
     def _add_up(self, x: npt.NDArray[Any], y: npt.NDArray[Any]) -> _Sums:
         """The sums with these rows in them."""
-        sums = self._sums = self._sums or _Sums(*self._shape)
+        sums = self._sums = self._sums or _Sums(*self._shape, self._multiply)
         sums.add(x, y)
         return sums
 
@@ -269,7 +286,8 @@ class Accumulator:
 class _Sums:
     """Sums of products."""
 
-    def __init__(self, columns: int, features: int) -> None:
+    def __init__(self, columns: int, features: int, multiply: Products) -> None:
+        self._multiply = multiply
         self._rows = 0
         self._x_shift = np.zeros(columns, np.float32)
         self._y_shift = np.zeros(features, np.float32)
@@ -315,11 +333,8 @@ class _Sums:
         self._x_sum += dx.sum(axis=0, dtype=np.float64)
         self._y_sum += dy.sum(axis=0, dtype=np.float64)
         self._square += np.square(dy, dtype=np.float64).sum(axis=0)
-        if not dx.size:
-            return
-        gram = blas.ssyrk(1.0, dx.T, lower=1)
+        gram, cross = self._multiply(dx, dy)
         for start in range(0, len(gram), _STRIPE):
             below, some = slice(start, None), slice(start, start + _STRIPE)
             self._gram[below, some] += gram[below, some]
-        if dy.size:
-            self._cross += blas.sgemm(1.0, dx.T, dy.T, trans_b=1)
+        self._cross += cross

@@ -35,6 +35,9 @@ class Session:
         Of a model that is a skeleton, those that it has no data of.
     profile
         Beginning of the name of a file that onnxruntime writes its times to (see :meth:`events`); none where empty.
+    full_precision
+        Whether products of float32 have all its digits, on providers that round their factors to ten bits (TF32)
+        where nobody objects.
 
     Notes
     -----
@@ -59,6 +62,7 @@ class Session:
         weights: Mapping[str, np.ndarray] = MappingProxyType({}),
         profile: str = "",
         as_written: bool = False,
+        full_precision: bool = False,
     ) -> None:
         self.weights: dict[str, np.ndarray] = {}  # of a large model
         self._beside: dict[str, np.ndarray] = {}  # those that every run is given
@@ -77,7 +81,10 @@ class Session:
         found = find_providers(providers)
         try:
             self._session = ort.InferenceSession(
-                self._source(model, options, expose, weights), options, providers=found
+                self._source(model, options, expose, weights),
+                options,
+                providers=found,
+                provider_options=[_FULL_PRECISION.get(name, {}) if full_precision else {} for name in found],
             )
         except Exception as error:  # onnxruntime raises many types, none of them public
             hint = _HINT_UNKNOWN if "NOT_IMPLEMENTED" in str(error) else _HINT
@@ -139,6 +146,7 @@ class Session:
         return found
 
 
+_FULL_PRECISION = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 _HINT = "does the model run in onnxruntime by itself on these samples?"
 _HINT_UNKNOWN = "give the model as it was before it was optimised, or quantised, for another processor"
 

@@ -15,10 +15,11 @@ from reap_onnx.errors import DataError
 from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Target
 from reap_onnx.model.network import Network
-from reap_onnx.numerics.gram import Accumulator, Equations, Rows, join
+from reap_onnx.numerics.gram import Accumulator, Equations, Products, Rows, join
 from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.numerics.refit import ClippedRows
 from reap_onnx.numerics.rows import sample_positions
+from reap_onnx.runtime.products import products_on
 from reap_onnx.runtime.stream import Stream
 
 KEPT_ROWS = 24_000  # of one block at most,
@@ -156,9 +157,11 @@ class Collector:
         batch: int,
         rows: int,
         seed: int,
+        providers: Sequence[str] = ("cpu",),
         memory: int | None = None,
         halves: bool = True,
     ) -> None:
+        self._multiply = products_on(tuple(providers))
         self._taps, self._seed, self._memory, self._halves = taps, seed, memory, halves
         self._samples, self._batch, self._wanted = samples, batch, rows
         self._blocks: dict[int, list[_Block]] = {}
@@ -187,7 +190,7 @@ class Collector:
         count = min(wanted, geometry.positions(total.shape))
         if index not in self._blocks:
             rows = max(1, round(self._samples * each * count))
-            self._blocks[index] = _blocks(tap, rows, self._memory, self._halves)
+            self._blocks[index] = _blocks(tap, rows, self._memory, self._halves, self._multiply)
         if not total.size:
             return  # no sample of this batch gets as far
         other = now[tap.other] if tap.other else None
@@ -203,6 +206,7 @@ def collect(
     batch: int,
     rows: int,
     seed: int,
+    providers: Sequence[str] = ("cpu",),
     memory: int | None = None,
     first: int = 0,
     halves: bool = True,
@@ -218,6 +222,8 @@ def collect(
         Samples in all batches together, those of other shards included; in each of them but the last.
     rows
         Rows wanted per layer, over all samples; positions are sampled to reach it.
+    providers
+        Execution providers, as for :class:`~reap_onnx.runtime.session.Session`; the preferred one makes the products.
     memory
         Bytes that one layer may take, as for :class:`~reap_onnx.numerics.gram.Accumulator`.
     first
@@ -231,7 +237,9 @@ def collect(
     the target. Positions are drawn per layer and batch from ``seed``, so that they do not depend on which other taps
     are measured.
     """
-    collector = Collector(taps, samples=samples, batch=batch, rows=rows, seed=seed, memory=memory, halves=halves)
+    collector = Collector(
+        taps, samples=samples, batch=batch, rows=rows, seed=seed, providers=providers, memory=memory, halves=halves
+    )
     number, ahead = first, iter(batches)
     while (both := next(ahead, None)) is not None:
         collector.add(number, *both)
@@ -269,6 +277,7 @@ def collect_dense(
             batch=batch,
             rows=rows,
             seed=seed,
+            providers=providers,
             memory=memory,
             first=first,
             halves=False,
@@ -305,12 +314,12 @@ class _Block:
     """
 
     def __init__(
-        self, tap: Tap, columns: int, features: int, rows: int, memory: int | None, halves: bool = True
+        self, tap: Tap, columns: int, features: int, rows: int, memory: int | None, halves: bool, multiply: Products
     ) -> None:
         self._tap = tap
         parts = 2 if halves and rows < ENOUGH * columns else 1
         room = _room(memory, parts)
-        self._sums = [Accumulator(columns, features, tap.intercept, room) for _ in range(parts)]
+        self._sums = [Accumulator(columns, features, tap.intercept, room, multiply) for _ in range(parts)]
         numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST)
         kept = min(KEPT_ROWS, numbers // (columns + 2 * features))
         self._clip = tap.clip if kept >= min(rows, columns) else None
@@ -342,12 +351,12 @@ def _room(memory: int | None, parts: int) -> int | None:
     return memory if memory is None or parts == 1 else memory // 3
 
 
-def _blocks(tap: Tap, rows: int, memory: int | None, halves: bool) -> list[_Block]:
+def _blocks(tap: Tap, rows: int, memory: int | None, halves: bool, multiply: Products) -> list[_Block]:
     geometry = tap.layer.geometry
     assert geometry is not None
     blocks, columns = geometry.columns(tap.layer.inputs).shape
     features, room = len(tap.layer.features) // blocks, None if memory is None else memory // blocks
-    return [_Block(tap, columns, features, rows, room, halves) for _ in range(blocks)]
+    return [_Block(tap, columns, features, rows, room, halves, multiply) for _ in range(blocks)]
 
 
 def _add(

@@ -91,7 +91,7 @@ class Stream(AbstractContextManager["Stream"]):
         types = {name: (self._network.dtypes[name], len(self._network.shapes[name])) for name in held}
         piece, weights = part(model, computed, types) if computed else None, self._network.weights
         del model  # a piece has weights of its own
-        session = None if piece is None else Session(piece, self._providers, weights=weights)
+        session = None if piece is None else Session(piece, self._providers, weights=weights, full_precision=True)
         past, self._spill = self._spill, None
         room = self._memory - sum(map(_in_memory, self._held)) if held else self._memory
 

@@ -49,9 +49,9 @@ def wiring_error(
         The pruned graph does not run, or an output has another shape or type.
     """
     masks = mask_channels(trace, removed, masked_weights(trace, removed))
-    masked = Session(masks, providers, weights=trace.network.weights, as_written=True)
+    masked = Session(masks, providers, weights=trace.network.weights, as_written=True, full_precision=True)
     try:
-        pruned = Session(Surgeon(trace, removed, {}).operate(), providers, as_written=True)
+        pruned = Session(Surgeon(trace, removed, {}).operate(), providers, as_written=True, full_precision=True)
         return difference(masked.run(feeds), pruned.run(feeds))
     except ReapError as error:
         raise CheckError(f"wiring check: the pruned graph is not sound: {error}", _HINT) from error

@@ -169,6 +169,7 @@ class TwoStreams:
             batch=course.batch,
             rows=course.rows,
             seed=course.seed,
+            providers=course.providers,
             memory=course.memory_for_sums,
             halves=course.halves,
         )

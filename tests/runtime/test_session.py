@@ -73,14 +73,20 @@ def test_a_provider_that_does_not_load_is_no_other_one(monkeypatch: pytest.Monke
     """A build may name what its machine lacks: onnxruntime then runs on the processor without a word."""
     real, both = session.ort.InferenceSession, ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
-    def without_its_libraries(*arguments: Any, providers: list[str]) -> Any:
+    asked = []
+
+    def without_its_libraries(*arguments: Any, providers: list[str], provider_options: list[dict[str, str]]) -> Any:
         assert providers == both
+        asked.append(provider_options)
         return real(*arguments, providers=both[1:])
 
     monkeypatch.setattr(session.ort, "get_available_providers", lambda: both)
     monkeypatch.setattr(session.ort, "InferenceSession", without_its_libraries)
     with pytest.raises(UsageError, match="provider CUDAExecutionProvider does not load"):
         Session(small(), ("cuda",))
+    with pytest.raises(UsageError, match="provider CUDAExecutionProvider does not load"):
+        Session(small(), ("cuda",), full_precision=True)
+    assert asked == [[{}, {}], [{"use_tf32": "0"}, {}]], "times are taken as they are elsewhere"
 
 
 def test_a_probe_has_every_tensor() -> None:
