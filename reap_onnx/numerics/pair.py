@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -100,41 +101,50 @@ def refit_pair(
     again
         A round is followed by another where it leaves less than this share of the error.
     """
-    points = _points(pair, batches, first, second)
-    error = _error(points)
     reads = _Inputs([batch.rows for batch in batches], sum(len(batch.total) for batch in batches))
-    ridge = _ridge(points, reads, ridges)
+    ridge: float | None = None
     for _ in range(rounds):
-        change = _step(points, reads, ridge, steps, gain)
+        problem = _Linear(pair, batches, first, second, reads)
+        ridge = problem.ridge(ridges) if ridge is None else ridge
+        change = problem.step(ridge, steps, gain)
         for half in range(_HALVINGS):
             trial = first + change[0] / 2**half, second + change[1] / 2**half
-            there = _points(pair, batches, *trial)
-            if _error(there) < error:
+            error = _error(pair, batches, *trial)
+            if error < problem.error:
                 break
         else:
             return first, second
-        before, error = error, _error(there)
-        points, (first, second) = there, trial
-        if error > again * before:
+        first, second = trial
+        if error > again * problem.error:
             break
     return first, second
 
 
 class _Point:
-    """One batch at given weights."""
+    """One batch at given weights.
 
-    def __init__(self, pair: Pair, batch: Batch, first: Doubles, second: Doubles) -> None:
+    Parameters
+    ----------
+    whole
+        Whether derivatives are wanted, not the error alone.
+    """
+
+    def __init__(self, pair: Pair, batch: Batch, first: Doubles, second: Doubles, *, whole: bool = True) -> None:
         self._pair, self.rows, self._shape = pair, batch.rows, batch.shape
         self._first, self._second = first.astype(np.float32), second.astype(np.float32)
-        self._between = pair.between((batch.rows @ self._first).reshape(batch.shape))
-        self._read = self._between.value.shape
-        rows = pair.gather(self._between.value)
-        self.read = np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)
-        out = self.read @ self._second + batch.offset
-        low, high = batch.total <= pair.low, batch.total >= pair.high
-        self.seen = ~((low & (out <= pair.low)) | (high & (out >= pair.high)))
-        target = np.where(low, pair.low, np.where(high, pair.high, batch.total))
-        self.error = np.where(self.seen, out - target, 0).astype(np.float32)
+        self._between = pair.between(_product(batch.rows, self._first).reshape(batch.shape))
+        read = pair.gather(self._between.value)
+        out = _product(read, self._second[:-1])
+        out += self._second[-1]
+        out += batch.offset
+        target = np.clip(batch.total, pair.low, pair.high)
+        self.seen = ((target > pair.low) | (out > pair.low)) & ((target < pair.high) | (out < pair.high))
+        out -= target
+        out *= self.seen
+        self.error = out
+        if whole:
+            self._read = self._between.value.shape
+            self.read = np.concatenate([read, np.ones((len(read), 1), np.float32)], axis=1)
 
     def backward(self, gradient: Floats) -> Floats:
         """Gradient of what comes out (n2, M), as far as it is seen -> of what the first layer makes (n1, k)."""
@@ -144,23 +154,35 @@ class _Point:
 
     def forward(self, first: Floats, second: Floats) -> Floats:
         """Changes of the weights -> change of what is seen of what comes out, (n2, M)."""
-        change = self._between.forward((self.rows @ first).reshape(self._shape))
-        out: Floats = self._pair.gather(change) @ self._second[:-1]
-        out += self.read @ second
+        change = self._between.forward(_product(self.rows, first).reshape(self._shape))
+        out = _product(self._pair.gather(change), self._second[:-1])
+        out += _product(self.read, second)
         out *= self.seen
         return out
 
     def pull(self, gradient: Floats) -> tuple[Floats, Floats]:
         """Gradient of what is seen of what comes out -> of both weights."""
-        return self.rows.T @ self.backward(gradient), self.read.T @ gradient
+        return (self.backward(gradient).T @ self.rows).T, (gradient.T @ self.read).T
 
 
-def _points(pair: Pair, batches: Sequence[Batch], first: Doubles, second: Doubles) -> list[_Point]:
-    return in_parallel(lambda batch: _Point(pair, batch, first, second), batches)
+def _product(a: Floats, b: Floats) -> Floats:
+    """``a @ b``, by sixteens of columns: a BLAS multiplies by 48 in less time than by 45."""
+    width = b.shape[1]
+    if width % 16:
+        padded = np.zeros((len(b), width + -width % 16), np.float32)
+        padded[:, :width] = b
+        b = padded
+    found: Floats = (a @ b)[:, :width]
+    return found
 
 
-def _error(points: Sequence[_Point]) -> float:
-    return float(sum(np.square(point.error, dtype=np.float64).sum() for point in points))
+def _error(pair: Pair, batches: Sequence[Batch], first: Doubles, second: Doubles) -> float:
+    """Sum of the squared errors that are seen."""
+    return sum(in_parallel(lambda batch: _square(_Point(pair, batch, first, second, whole=False).error), batches))
+
+
+def _square(error: Floats) -> float:
+    return float(np.square(error, dtype=np.float64).sum())
 
 
 def _total(parts: Sequence[Floats]) -> Doubles:
@@ -204,21 +226,6 @@ class _Inputs:
         return lambda right: np.asarray(whole @ right)
 
 
-def _ridge(points: Sequence[_Point], reads: _Inputs, ridges: tuple[float, float]) -> float:
-    """The ridge that the samples call for; ``reads`` is what the first layer reads."""
-    least, most = ridges
-    if least == most or len(points) == 1:
-        return most
-    solved, reached = reads.damped(least), _reached(points)
-    rows = [sum(len(point.read) for point in points[half::2]) for half in (0, 1)]
-    one, two = (
-        _total(in_parallel(lambda point: point.rows.T @ point.backward(point.error), points[half::2])) / count
-        for half, count in enumerate(rows)
-    )
-    found = noise(one, two, rows[0] / sum(rows), lambda gradient: solved(gradient) / reached)
-    return float(np.clip(_NOISE * found, least, most))
-
-
 def noise(one: Doubles, two: Doubles, share: float, metric: Callable[[Doubles], Doubles]) -> float:
     """Of a mean gradient: the squared part that is chance, over the squared part that other samples share.
 
@@ -247,36 +254,63 @@ def noise(one: Doubles, two: Doubles, share: float, metric: Callable[[Doubles], 
     return chance / common if common > 0 else np.inf
 
 
-def _step(points: Sequence[_Point], reads: _Inputs, ridge: float, steps: int, gain: float) -> tuple[Doubles, Doubles]:
-    """The Gauss-Newton step; ``reads`` is what the first layer reads, which stays from round to round."""
-    count, columns = sum(len(point.read) for point in points), points[0].rows.shape[1]
-    of_second, reached = _Inputs([point.read for point in points], count), _reached(points)
-    cut, features = columns * len(reached), points[0].error.shape[1]
+class _Linear:
+    """The error as it is near some weights, all layers being linear there; ``reads`` is what the first one reads."""
 
-    def split(vector: Doubles) -> tuple[Doubles, Doubles]:
-        return vector[:cut].reshape(columns, -1), vector[cut:].reshape(-1, features)
+    def __init__(self, pair: Pair, batches: Sequence[Batch], first: Doubles, second: Doubles, reads: _Inputs) -> None:
+        self._reads, self._shapes = reads, (first.shape, second.shape)
+        self._points = in_parallel(lambda batch: _Point(pair, batch, first, second), batches)
+        self._rows = [sum(len(point.read) for point in self._points[half::2]) for half in (0, 1)]
+        self._uphill = [self._pulled(lambda point: point.error, self._points[half::2]) for half in (0, 1)]
+        self._reached = _reached(self._points)
+        self.error = sum(in_parallel(lambda point: _square(point.error), self._points))
 
-    def join(one: npt.ArrayLike, two: npt.ArrayLike) -> Doubles:
-        return np.concatenate([np.ravel(one), np.ravel(two)], dtype=np.float64)
+    def ridge(self, ridges: tuple[float, float]) -> float:
+        """The ridge that the samples call for, within bounds."""
+        least, most = ridges
+        if least == most or len(self._points) == 1:
+            return most
+        one, two = (self._split(sums)[0] / rows for sums, rows in zip(self._uphill, self._rows, strict=True))
+        solved = self._reads.damped(least)
+        found = noise(one, two, self._rows[0] / sum(self._rows), lambda gradient: solved(gradient) / self._reached)
+        return float(np.clip(_NOISE * found, least, most))
 
-    def pulled(gradient: Callable[[_Point], Floats]) -> Doubles:
-        """Mean over the rows of the gradient of both weights, of a gradient of what comes out of each batch."""
-        first, second = zip(*in_parallel(lambda point: point.pull(gradient(point)), points), strict=True)
-        return join(_total(first), _total(second)) / count
+    def step(self, ridge: float, steps: int, gain: float) -> tuple[Doubles, Doubles]:
+        """The Gauss-Newton step."""
+        count, reads, reached = sum(self._rows), self._reads, self._reached
+        of_second = _Inputs([point.read for point in self._points], count)
+        damping = _join(
+            np.full(self._shapes[0], ridge * reads.size * reached.mean()),
+            np.full(self._shapes[1], ridge * of_second.size),
+        )
 
-    downhill = -pulled(lambda point: point.error)
-    damping = np.full(len(downhill), ridge * of_second.size)
-    damping[:cut] = ridge * reads.size * reached.mean()
+        def curvature(vector: Doubles) -> Doubles:
+            one, two = (part.astype(np.float32) for part in self._split(vector))
+            return self._pulled(lambda point: point.forward(one, two), self._points) / count + damping * vector
 
-    def curvature(vector: Doubles) -> Doubles:
-        one, two = (part.astype(np.float32) for part in split(vector))
-        return pulled(lambda point: point.forward(one, two)) + damping * vector
+        def precondition(vector: Doubles) -> Doubles:
+            one, two = self._split(vector)
+            return _join(reads.damped(ridge)(one) / reached, of_second.damped(ridge)(two))
 
-    def precondition(vector: Doubles) -> Doubles:
-        one, two = split(vector)
-        return join(reads.damped(ridge)(one) / reached, of_second.damped(ridge)(two))
+        downhill = -(self._uphill[0] + self._uphill[1]) / count
+        return self._split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))
 
-    return split(conjugate_gradients(curvature, downhill, precondition, steps=steps, gain=gain))
+    def _pulled(self, gradient: Callable[[_Point], Floats], points: Sequence[_Point]) -> Doubles:
+        """Sum over the rows of the gradient of both weights, of a gradient of what comes out of each batch."""
+        pulls = in_parallel(lambda point: point.pull(gradient(point)), points)
+        if not pulls:
+            return np.zeros(sum(map(math.prod, self._shapes)))
+        first, second = zip(*pulls, strict=True)
+        return _join(_total(first), _total(second))
+
+    def _split(self, vector: Doubles) -> tuple[Doubles, Doubles]:
+        first, second = self._shapes
+        cut = math.prod(first)
+        return vector[:cut].reshape(first), vector[cut:].reshape(second)
+
+
+def _join(first: Doubles, second: Doubles) -> Doubles:
+    return np.concatenate([first.ravel(), second.ravel()])
 
 
 def conjugate_gradients(
@@ -323,7 +357,7 @@ def _reached(points: Sequence[_Point]) -> Doubles:
     squares: list[Floats] = []
     for point in points:
         if sum(map(len, squares)) < _PROBED:
-            error = signs.choice(np.array([-1, 1], np.float32), point.error.shape) * point.seen
+            error = (2 * signs.integers(2, size=point.error.shape, dtype=np.int8) - 1).astype(np.float32) * point.seen
             squares.append(np.square(point.backward(error)))
     found = np.concatenate(squares).mean(0, dtype=np.float64)
     return np.asarray(np.maximum(found, 1e-4 * found.max()) + 1e-30)
