@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Container, Mapping, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from reap_onnx.model.network import Network, Slot, subgraphs
 from reap_onnx.model.quantized import stored
-from reap_onnx.model.size import tensors as stored_tensors
 
 G_LOGGER.severity = G_LOGGER.ERROR  # its warnings go to stdout, which is for data
 
@@ -35,20 +34,19 @@ def part(
     inputs
         Tensors inside the graph that become inputs, each with its dtype and rank, besides those of the model.
     """
-    nameless = [tensor for tensor in stored_tensors(model.graph) if not tensor.HasField("name")]
+    model = _needed(model, outputs, inputs or {})
     graph = gs.import_onnx(model)
     tensors = graph.tensors()
     for name, (dtype, rank) in (inputs or {}).items():
-        tensors[name].inputs.clear()
-        tensors[name].dtype, tensors[name].shape = dtype, [None] * rank
-        graph.inputs.append(tensors[name])
+        if name in tensors:
+            tensors[name].inputs.clear()
+            tensors[name].dtype, tensors[name].shape = dtype, [None] * rank
+            graph.inputs.append(tensors[name])
     graph.outputs = [tensors[name] for name in dict.fromkeys(outputs)]
     graph.cleanup(
         remove_unused_graph_inputs=True, recurse_subgraphs=False
     )  # bodies keep the inputs that they must have
     exported: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
-    for tensor in nameless:  # of the model itself: the export gives them an empty name, which is another model
-        tensor.ClearField("name")
     exported.ir_version = model.ir_version
     del exported.graph.value_info[:]
     known = {i.name for i in exported.graph.input} | {o for n in exported.graph.node for o in n.output}
@@ -56,6 +54,34 @@ def part(
         if not output.type.WhichOneof("value") or output.name in known:
             output.ClearField("type")
     return exported
+
+
+def _needed(model: onnx.ModelProto, outputs: Sequence[str], inputs: Container[str]) -> onnx.ModelProto:
+    """A copy of ``model`` without the nodes and initializers that ``outputs`` do not need, given ``inputs``.
+
+    Reading a whole deep network into a graph takes longer than running a block of it.
+    """
+    graph = model.graph
+    producer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    needed, read, pending = set[int](), set[str](), list(outputs)
+    while pending:
+        name = pending.pop()
+        if name in read:
+            continue
+        read.add(name)
+        index = producer.get(name)
+        if index is not None and index not in needed and name not in inputs:
+            needed.add(index)
+            node = graph.node[index]
+            pending += [*node.input, *(inner for body in subgraphs(node) for inner in all_names(body))]
+    copy = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    copy.graph.name = graph.name
+    copy.graph.input.extend(graph.input)
+    copy.graph.value_info.extend(value for value in graph.value_info if value.name in read)
+    copy.graph.node.extend(graph.node[index] for index in sorted(needed))
+    copy.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in read)
+    copy.graph.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in read)
+    return copy
 
 
 def with_constants(

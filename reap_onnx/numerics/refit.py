@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from reap_onnx.numerics.factor import factor, solve
 from reap_onnx.numerics.gram import Equations, Normal, Rows
+from reap_onnx.numerics.parallel import even_slices, in_parallel
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+_PIECE = 6_000  # rows that a core looks at at a time
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,25 @@ class ClippedRows:
         """Return the rows of some of the features."""
         return replace(self, total=self.total[:, features], offset=self.offset[:, features])
 
+    def cut(self, some: slice, keep: npt.NDArray[np.bool_]) -> ClippedRows:
+        """Return some of the rows, some of what they read."""
+        return replace(self, x=self.x[some][:, keep], total=self.total[some], offset=self.offset[some])
+
     def correction(self, product: Singles) -> Singles:
         """How far targets move, (n, M), now that ``x W`` is ``product`` (n, M)."""
-        output = product + self.offset
-        target = np.where(self.total <= self.low, np.minimum(output, self.low), self.total)
-        target = np.where(self.total >= self.high, np.maximum(output, self.high), target)
-        return np.asarray(target - self.total, np.float32)
+        least, most = self._hidden
+        change = product + self.offset
+        np.clip(change, least, most, out=change)
+        change -= self.total
+        return change
+
+    @cached_property
+    def _hidden(self) -> tuple[Singles, Singles]:
+        """Between which outputs, (n, M), all are as good: the target itself where it is seen."""
+        low, high = self.total <= self.low, self.total >= self.high
+        least, most = np.where(low, -np.inf, self.total), np.where(high, np.inf, self.total)
+        least[high], most[low] = self.high, self.low
+        return least, most
 
 
 def refit(
@@ -176,10 +193,16 @@ def refit_clipped(
         Weights on the kept columns, in their order.
     """
     linear, solved = _fit(equations, keep, ridge, prior, intercept)
-    fitted, x = linear, rows.x[:, keep]
-    for _ in range(rounds if len(x) else 0):
-        change = x.T @ rows.correction(x @ fitted.astype(np.float32))
-        fitted = linear + solved(change.astype(np.float64) / len(x))
+    pieces = in_parallel(lambda some: rows.cut(some, keep), even_slices(len(rows.x), _PIECE)) if rounds else []
+
+    def moved(weights: Singles) -> Doubles:
+        """What targets that move add to ``X'Y / n``."""
+        parts = in_parallel(lambda piece: piece.x.T @ piece.correction(piece.x @ weights), pieces)
+        return np.asarray(np.sum(parts, axis=0, dtype=np.float64)) / len(rows.x)
+
+    fitted = linear
+    for _ in range(rounds if pieces else 0):
+        fitted = linear + solved(moved(fitted.astype(np.float32)))
     return fitted
 
 
