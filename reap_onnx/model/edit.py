@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,6 @@ def part(
     model = _needed(model, outputs, inputs or {})
     graph = gs.import_onnx(model)
     tensors = graph.tensors()
-    for name, (dtype, rank) in (inputs or {}).items():
-        if name in tensors:
-            tensors[name].inputs.clear()
-            tensors[name].dtype, tensors[name].shape = dtype, [None] * rank
-            graph.inputs.append(tensors[name])
     graph.outputs = [tensors[name] for name in dict.fromkeys(outputs)]
     graph.cleanup(
         remove_unused_graph_inputs=True, recurse_subgraphs=False
@@ -56,10 +51,12 @@ def part(
     return exported
 
 
-def _needed(model: onnx.ModelProto, outputs: Sequence[str], inputs: Container[str]) -> onnx.ModelProto:
-    """A copy of ``model`` without the nodes and initializers that ``outputs`` do not need, given ``inputs``.
+def _needed(
+    model: onnx.ModelProto, outputs: Sequence[str], inputs: Mapping[str, tuple[np.dtype[Any], int]]
+) -> onnx.ModelProto:
+    """A copy of ``model``, parameters as for :func:`part`, without nodes and initializers that are not needed.
 
-    Reading a whole deep network into a graph takes longer than running a block of it.
+    To read a whole deep network into a graph takes longer than to run a block of it.
     """
     graph = model.graph
     producer = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
@@ -77,7 +74,10 @@ def _needed(model: onnx.ModelProto, outputs: Sequence[str], inputs: Container[st
     copy = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     copy.graph.name = graph.name
     copy.graph.input.extend(graph.input)
-    copy.graph.value_info.extend(value for value in graph.value_info if value.name in read)
+    for name in (name for name in inputs if name in read):
+        dtype, rank = inputs[name]
+        kind = onnx.helper.np_dtype_to_tensor_dtype(dtype)
+        copy.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, [None] * rank))
     copy.graph.node.extend(graph.node[index] for index in sorted(needed))
     copy.graph.initializer.extend(tensor for tensor in graph.initializer if tensor.name in read)
     copy.graph.sparse_initializer.extend(t for t in graph.sparse_initializer if t.values.name in read)

@@ -92,8 +92,8 @@ class Rows:
     y : (rows, M) float32
     """
 
-    x: npt.NDArray[np.float32]
-    y: npt.NDArray[np.float32]
+    x: Floats
+    y: Floats
 
     def merge(self, other: Equations) -> Equations:
         """Return the rows of both; their sums, where the other one has sums.
@@ -227,7 +227,7 @@ class Accumulator:
         self._intercept = intercept
         self._shape = columns, features
         self._multiply = multiply
-        self._held: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]] = []
+        self._held: list[tuple[Floats, Floats]] = []
         self._waiting = 0
         self._room, self._tight = _room(columns, features, memory)
         self._due = max(_chunk(columns), self._room)
@@ -270,12 +270,12 @@ class Accumulator:
         sums.add(x, y)
         return sums
 
-    def _hold(self, x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> None:
+    def _hold(self, x: Floats, y: Floats) -> None:
         """Let rows wait."""
         self._held.append((x, y))
         self._waiting += len(x)
 
-    def _take(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def _take(self) -> tuple[Floats, Floats]:
         """What waits, as two matrices; nothing waits afterwards."""
         nothing = tuple(np.zeros((0, width), np.float32) for width in self._shape)
         x, y = (np.concatenate(parts) for parts in zip(nothing, *self._held, strict=True))

@@ -115,7 +115,9 @@ def refit_pair(
         else:
             return first, second
         first, second = trial
-        if error > again * problem.error:
+        before = problem.error
+        del problem  # before the next one is made
+        if error > again * before:
             break
     return first, second
 

@@ -17,7 +17,7 @@ Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_PIECE = 6_000  # rows that a core looks at at a time
+_PIECE = 1_500  # rows that a core looks at at a time
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def refit_clipped(
     pieces = in_parallel(lambda some: rows.cut(some, keep), even_slices(len(rows.x), _PIECE)) if rounds else []
 
     def moved(weights: Singles) -> Doubles:
-        """What targets that move add to ``X'Y / n``."""
+        """What targets that move add to ``X'Y / n``, summed in the order of the pieces."""
         parts = in_parallel(lambda piece: piece.x.T @ piece.correction(piece.x @ weights), pieces)
         return np.asarray(np.sum(parts, axis=0, dtype=np.float64)) / len(rows.x)
 

@@ -16,6 +16,9 @@ from reap_onnx.data.dataset import InputSpec, input_specs
 from reap_onnx.errors import ModelError, UsageError
 from reap_onnx.model.size import arrays, skeleton, weights_as_inputs
 
+FULL_PRECISION: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_tf32": "0"}}
+"""Providers beside the processor that keep all digits of float32, and the options that make them."""
+
 
 class Session:
     """A model loaded into onnxruntime.
@@ -36,8 +39,8 @@ class Session:
     profile
         Beginning of the name of a file that onnxruntime writes its times to (see :meth:`events`); none where empty.
     full_precision
-        Whether products of float32 have all its digits, on providers that round their factors to ten bits (TF32)
-        where nobody objects.
+        Whether products of float32 have all its digits on the providers of ``FULL_PRECISION``, CUDA among them, which
+        rounds their factors to ten bits (TF32) where nobody objects.
 
     Notes
     -----
@@ -84,7 +87,7 @@ class Session:
                 self._source(model, options, expose, weights),
                 options,
                 providers=found,
-                provider_options=[_FULL_PRECISION.get(name, {}) if full_precision else {} for name in found],
+                provider_options=[FULL_PRECISION.get(name, {}) if full_precision else {} for name in found],
             )
         except Exception as error:  # onnxruntime raises many types, none of them public
             hint = _HINT_UNKNOWN if "NOT_IMPLEMENTED" in str(error) else _HINT
@@ -146,7 +149,6 @@ class Session:
         return found
 
 
-_FULL_PRECISION = {"CUDAExecutionProvider": {"use_tf32": "0"}}
 _HINT = "does the model run in onnxruntime by itself on these samples?"
 _HINT_UNKNOWN = "give the model as it was before it was optimised, or quantised, for another processor"
 

@@ -161,7 +161,7 @@ class Collector:
         memory: int | None = None,
         halves: bool = True,
     ) -> None:
-        self._multiply = products_on(tuple(providers))
+        self._multiply = products_on(providers)
         self._taps, self._seed, self._memory, self._halves = taps, seed, memory, halves
         self._samples, self._batch, self._wanted = samples, batch, rows
         self._blocks: dict[int, list[_Block]] = {}

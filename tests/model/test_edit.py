@@ -207,6 +207,21 @@ def test_taking_a_part_leaves_the_model_as_it_was() -> None:
     assert model.SerializeToString(deterministic=True) == before
 
 
+def test_tensors_inside_a_part_are_inputs_of_it() -> None:
+    """Those that it needs, with the rank that they are said to have; what makes them is gone."""
+    model = BY_NAME["two_inputs"].model()
+    inner, last = model.graph.node[0].output[0], model.graph.output[0].name
+    float32 = np.dtype(np.float32)
+    piece = part(model, [last], {inner: (float32, 4), last + "_unknown": (float32, 2)})
+    assert inner in [value.name for value in piece.graph.input]
+    assert inner not in [name for node in piece.graph.node for name in node.output]
+    feeds = random_feeds(model, batch=2)
+    everything = probe(model, feeds)
+    found = Session(piece).run(feeds | {inner: everything[inner]})
+    assert difference({last: everything[last]}, found) < 1e-5
+    assert [value.name for value in part(model, [inner], {inner: (float32, 4)}).graph.input] == [inner]
+
+
 def test_a_part_needs_only_its_own_inputs() -> None:
     model = BY_NAME["two_inputs"].model()
     piece = part(model, ["stem_out", "stem_out"])

@@ -38,28 +38,36 @@ def samples(rng: np.random.Generator, k: int, truth: tuple[np.ndarray, np.ndarra
     return batches
 
 
+def with_offset(batch: Batch, rng: np.random.Generator) -> Batch:
+    offset = rng.standard_normal(batch.total.shape).astype(np.float32)
+    return replace(batch, total=batch.total + offset, offset=offset)
+
+
 def output(rows: np.ndarray, count: int, first: np.ndarray, second: np.ndarray, slope: float = 0.0) -> np.ndarray:
     hidden = rows @ first
     hidden = np.where(hidden > 0, hidden, slope * hidden).reshape(count, 6, 6, -1)
     return im2col(hidden.astype(np.float32), WINDOW) @ second[:-1] + second[-1]
 
 
-def error(batches: list[Batch], first: np.ndarray, second: np.ndarray, low: float = -np.inf) -> float:
-    clip = lambda y: np.maximum(y, low)  # noqa: E731
+def error(
+    batches: list[Batch], first: np.ndarray, second: np.ndarray, low: float = -np.inf, high: float = np.inf
+) -> float:
+    clip = lambda y: np.clip(y, low, high)  # noqa: E731
     made = [clip(output(b.rows, b.shape[0], first, second) + b.offset) - clip(b.total) for b in batches]
     return sum(float((m**2).sum()) for m in made)
 
 
-@pytest.mark.parametrize("low", [-np.inf, 0.0])
-def test_a_planted_network_is_found_again(low: float) -> None:
+@pytest.mark.parametrize("k", [5, 16])
+@pytest.mark.parametrize(("low", "high"), [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 0.5), (-0.5, 0.5)])
+def test_a_planted_network_is_found_again(low: float, high: float, k: int) -> None:
     """From weights a little off, the error falls by a factor that refitting the second layer alone cannot reach."""
     rng = np.random.default_rng(0)
-    first, second = weights(rng)
-    batches = samples(rng, 5, (first, second))
+    first, second = weights(rng, k)
+    batches = [with_offset(batch, rng) for batch in samples(rng, k, (first, second))]
     start = first + 0.05 * rng.standard_normal(first.shape), second + 0.05 * rng.standard_normal(second.shape)
-    before = error(batches, *start, low)
-    found = refit_pair(pair(low=low), batches, *start, ridges=(1e-4, 1e-4), rounds=4, steps=30)
-    assert error(batches, *found, low) < 1e-3 * before
+    before = error(batches, *start, low, high)
+    found = refit_pair(pair(low=low, high=high), batches, *start, ridges=(1e-4, 1e-4), rounds=4, steps=30)
+    assert error(batches, *found, low, high) < 1e-3 * before
 
 
 def test_the_last_layer_alone_is_least_squares() -> None:

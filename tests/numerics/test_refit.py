@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reap_onnx.numerics import refit as module
 from reap_onnx.numerics.factor import factor
 from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped, squared_error
@@ -145,6 +146,15 @@ def test_the_clipped_error_falls_from_round_to_round(seed):
     errors = [clipped_error(rows, weights, keep) for weights in fits]
     assert all(after <= before * (1 + 1e-6) for before, after in pairwise(errors))
     assert errors[-1] < 0.97 * errors[0]
+
+
+def test_rows_in_pieces_count_as_those_in_one(monkeypatch):
+    rows, equations, keep = clipped_problem(7)
+    prior = np.zeros_like(equations.cross)
+    whole = refit_clipped(equations, keep, 1e-3, prior, rows, rounds=4)
+    monkeypatch.setattr(module, "_PIECE", 70)
+    np.testing.assert_allclose(refit_clipped(equations, keep, 1e-3, prior, rows, rounds=4), whole, atol=1e-6)
+    assert np.abs(whole - refit(equations, keep, 1e-3, prior)).max() > 1e-3
 
 
 def test_what_the_activation_hides_does_not_move_the_fit():

@@ -79,7 +79,9 @@ def test_what_is_not_final_runs_again() -> None:
     assert all(np.ptp(piece["block1/conv1_out"], axis=(0, 2, 3)).max() == 0 for piece in second)
 
 
-@pytest.mark.parametrize("name", ["body_beside", "constants_are_inputs@7", "two_inputs", "constant_nodes"])
+@pytest.mark.parametrize(
+    "name", ["body_beside", "body_reads_channels", "constants_are_inputs@7", "two_inputs", "constant_nodes"]
+)
 def test_every_tensor_in_a_piece_of_its_own(name: str) -> None:
     model = BY_NAME[name].model()
     feeds = random_feeds(model, batch=1)
