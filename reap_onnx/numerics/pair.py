@@ -265,7 +265,7 @@ class _Linear:
         self._rows = [sum(len(point.read) for point in self._points[half::2]) for half in (0, 1)]
         self._uphill = [self._pulled(lambda point: point.error, self._points[half::2]) for half in (0, 1)]
         self._reached = _reached(self._points)
-        self.error = sum(in_parallel(lambda point: _square(point.error), self._points))
+        self.error = sum(_square(point.error) for point in self._points)
 
     def ridge(self, ridges: tuple[float, float]) -> float:
         """The ridge that the samples call for, within bounds."""
@@ -359,7 +359,7 @@ def _reached(points: Sequence[_Point]) -> Doubles:
     squares: list[Floats] = []
     for point in points:
         if sum(map(len, squares)) < _PROBED:
-            error = (2 * signs.integers(2, size=point.error.shape, dtype=np.int8) - 1).astype(np.float32) * point.seen
+            error = signs.choice(np.array([-1, 1], np.float32), point.error.shape) * point.seen
             squares.append(np.square(point.backward(error)))
     found = np.concatenate(squares).mean(0, dtype=np.float64)
     return np.asarray(np.maximum(found, 1e-4 * found.max()) + 1e-30)

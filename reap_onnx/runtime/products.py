@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+import onnx.parser
 
 from reap_onnx.errors import ModelError
 from reap_onnx.numerics.gram import Products, products
@@ -31,7 +30,7 @@ class _GraphOfProducts:
     """``x'x`` and ``x'y`` by onnxruntime."""
 
     def __init__(self, providers: Sequence[str]) -> None:
-        self._session = Session(_model(), providers, full_precision=True)
+        self._session = Session(onnx.parser.parse_model(_GRAPH), providers, full_precision=True)
 
     def __call__(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -42,14 +41,11 @@ class _GraphOfProducts:
         return found["gram"].T, found["cross"].T  # in Fortran order, as the sums are
 
 
-def _model() -> onnx.ModelProto:
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", width]) for name, width in _WIDTHS.items()]
-    made = {"gram": "x", "cross": "y"}
-    outputs = [helper.make_tensor_value_info(o, TensorProto.FLOAT, [_WIDTHS[i], "D"]) for o, i in made.items()]
-    nodes = [helper.make_node("Gemm", [i, "x"], [o], transA=1) for o, i in made.items()]
-    graph = helper.make_graph(nodes, "products", inputs, outputs)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-
-
-_WIDTHS = {"x": "D", "y": "M"}
+_GRAPH = """
+<ir_version: 8, opset_import: ["": 13]>
+products (float[n, D] x, float[n, M] y) => (float[D, D] gram, float[M, D] cross) {
+    gram = Gemm <transA = 1> (x, x)
+    cross = Gemm <transA = 1> (y, x)
+}
+"""
 _HINT = "is its memory full? give --provider cpu, or less to do at a time: --batch, --memory"
