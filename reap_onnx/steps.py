@@ -34,6 +34,7 @@ from reap_onnx.model.load import Source
 from reap_onnx.model.network import Network, Slot
 from reap_onnx.model.size import skeleton
 from reap_onnx.numerics.allocate import Cost, Curve, Ints
+from reap_onnx.numerics.parallel import one_blas_thread
 from reap_onnx.numerics.tables import TableCost
 from reap_onnx.options import PruneOptions
 from reap_onnx.overrides import Override, merge_overrides
@@ -70,9 +71,9 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Advance]:
-        """Show a stage and add up its seconds."""
+        """Show a stage and add up its seconds; the BLAS has one thread in it, but for large matrices."""
         start = time.perf_counter()
-        with self.progress.stage(name, total) as advance:
+        with one_blas_thread(), self.progress.stage(name, total) as advance:
             yield advance
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
@@ -285,12 +286,21 @@ def _statistics(
     checkpoint: Checkpoint | None,
 ) -> Statistics:
     """Normal equations of all taps, shard by shard; shards that the checkpoint has are not measured again."""
-    rows, memory = options.method.selection_rows, memory_for_rows(options.memory) // 2
-    count = samples_needed(list(taps.values()), trace.network, rows, options.batch)
+    rows, per_column = options.method.selection_rows, options.method.selection_per_column or None
+    memory = memory_for_rows(options.memory) // 2
+    count = samples_needed(list(taps.values()), trace.network, rows, options.batch, per_column)
     enough = dataset.first(count)
     shards = cut_shards(enough, options.batch)
     how = Measurement(
-        trace.network, tuple(taps.values()), len(enough), options.batch, rows, options.seed, options.providers, memory
+        trace.network,
+        tuple(taps.values()),
+        len(enough),
+        options.batch,
+        rows,
+        per_column,
+        options.seed,
+        options.providers,
+        memory,
     )
     done, sums = checkpoint.load(trace) if checkpoint else (0, {})
     if done:

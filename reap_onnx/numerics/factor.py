@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg
+
+from reap_onnx.numerics import lapack
+from reap_onnx.numerics.parallel import all_cores
 
 Doubles = npt.NDArray[np.float64]
 
@@ -38,13 +40,14 @@ def factor(matrix: Doubles) -> Doubles:
         return matrix.copy()
     diagonal = np.diagonal(matrix)
     least = len(matrix) * np.finfo(np.float64).eps
-    lower: Doubles
     for growth in _GROWTH:
-        lifted = np.array(matrix.T, order="F")
+        lower = np.array(matrix.T, order="F", dtype=np.float64)
         grown = diagonal + growth * _scale(matrix)
-        np.fill_diagonal(lifted, grown)
-        lower, info = linalg.lapack.dpotrf(lifted, lower=1, clean=1, overwrite_a=1)
-        if info == 0 and np.all(np.diagonal(lower) ** 2 > least * grown):
+        np.fill_diagonal(lower, grown)
+        with all_cores(len(matrix) ** 3 / 6):
+            found = lapack.cholesky(lower)
+        if found and np.all(np.diagonal(lower) ** 2 > least * grown):
+            _clear_above(lower)
             return lower
     return _spectral_factor(matrix, least)
 
@@ -53,7 +56,9 @@ def solve(lower: Doubles, right: Doubles) -> Doubles:
     """Solve ``L L' x = right`` for ``x`` (D, M), with ``L`` (D, D) from :func:`factor`."""
     if right.size == 0:
         return right.copy()
-    solution: Doubles = linalg.cho_solve((lower, True), right, check_finite=False)
+    solution = np.array(right, order="F", dtype=np.float64)
+    with all_cores(len(lower) * right.size):
+        lapack.solve(lower, solution)
     return solution
 
 
@@ -68,8 +73,16 @@ def lower_inverse(lower: Doubles, *, overwrite: bool = False) -> Doubles:
     """Lower triangle (D, D) of that inverse, zeros above, Fortran order; with ``overwrite`` in the place of ``L``."""
     if lower.size == 0:
         return lower.copy()
-    half: Doubles = linalg.lapack.dpotri(lower, lower=1, overwrite_c=int(overwrite))[0]
+    half = lower if overwrite else np.array(lower, order="F")
+    with all_cores(len(lower) ** 3 / 3):
+        lapack.invert(half)
     return half
+
+
+def _clear_above(lower: Doubles) -> None:
+    """Zeros above the diagonal, column by column."""
+    for column in range(1, len(lower)):
+        lower[:column, column] = 0
 
 
 def _scale(matrix: Doubles) -> float:
@@ -83,5 +96,5 @@ def _spectral_factor(matrix: Doubles, least: float) -> Doubles:
     floor = max(-values[0], least * values[-1], np.finfo(np.float64).tiny)
     root = vectors * np.sqrt(np.maximum(values, floor))
     _, upper = np.linalg.qr(root.T)
-    lower: Doubles = upper.T
+    lower: Doubles = np.asfortranarray(upper.T)
     return lower

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas
 
-from reap_onnx.numerics.parallel import even_slices
+from reap_onnx.numerics.parallel import even_slices, in_parallel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Products = Callable[[Floats, Floats], tuple[Floats, Floats]]
-"""``x`` (n, D) and ``y`` (n, M) -> ``x'x``, of which what lies above the diagonal is not looked at, and ``x'y``."""
+Products = Callable[[Floats, Floats, Doubles, Doubles], None]
+"""Adds products of ``x`` (n, D) and ``y`` (n, M) to two sums in Fortran order: ``x'x``, of which what lies above the
+diagonal is not looked at, and ``x'y``."""
 
 _CHUNK = 128, 8192  # rows, least and most, that go into the float64 sums at a time, summed in float32
 _LARGEST = 1e15  # a chunk of products of such values still fits into float32
@@ -192,12 +192,18 @@ def _chunk(columns: int) -> int:
     return min(max(columns, least), most)
 
 
-def products(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """The products of :data:`Products` by this processor, half of the symmetric one."""
-    if not x.size:
-        return np.zeros((x.shape[1], x.shape[1]), np.float32), np.zeros((x.shape[1], y.shape[1]), np.float32)
-    gram = blas.ssyrk(1.0, x.T, lower=1)
-    return gram, blas.sgemm(1.0, x.T, y.T, trans_b=1) if y.size else np.zeros((x.shape[1], 0), np.float32)
+def add_products(x: Floats, y: Floats, gram: Doubles, cross: Doubles) -> None:
+    """:data:`Products` by this processor, stripe by stripe of a wide Gram matrix.
+
+    By numpy: scipy's wrappers of the BLAS hold the interpreter up, and with it all other threads, while they multiply.
+    """
+
+    def add(some: slice) -> None:
+        gram[some.start :, some] += (x[:, some].T @ x[:, some.start :]).T
+
+    columns = x.shape[1]
+    in_parallel(add, even_slices(columns, columns if columns <= _STRIPE else _STRIPE // 2))
+    cross += (y.T @ x).T
 
 
 class Accumulator:
@@ -218,11 +224,11 @@ class Accumulator:
         Bytes that may be taken to solve the problem. Where sums would take more, rows are kept whatever their number,
         as many of the first as there is memory for.
     multiply
-        Makes the products.
+        Makes the products and adds them up.
     """
 
     def __init__(
-        self, columns: int, features: int, intercept: bool, memory: int | None = None, multiply: Products = products
+        self, columns: int, features: int, intercept: bool, memory: int | None = None, multiply: Products = add_products
     ) -> None:
         self._intercept = intercept
         self._shape = columns, features
@@ -333,8 +339,4 @@ class _Sums:
         self._x_sum += dx.sum(axis=0, dtype=np.float64)
         self._y_sum += dy.sum(axis=0, dtype=np.float64)
         self._square += np.square(dy, dtype=np.float64).sum(axis=0)
-        gram, cross = self._multiply(dx, dy)
-        for start in range(0, len(gram), _STRIPE):
-            below, some = slice(start, None), slice(start, start + _STRIPE)
-            self._gram[below, some] += gram[below, some]
-        self._cross += cross
+        self._multiply(dx, dy, self._gram, self._cross)

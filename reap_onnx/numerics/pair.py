@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from reap_onnx.numerics.factor import factor, inverse, solve
 from reap_onnx.numerics.linearize import Operator
-from reap_onnx.numerics.parallel import in_parallel
+from reap_onnx.numerics.parallel import even_slices, in_parallel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -19,6 +19,7 @@ Doubles = npt.NDArray[np.float64]
 _HALVINGS = 5  # of a step, until the error falls
 _DAMPING = 1e-3  # of the mean of a Gram matrix's diagonal, in the preconditioner at least
 _NOISE = 0.03  # times noise over signal of the first gradient is the ridge; chosen on samples that calibrate nothing
+_STRIPE = 512  # rows of a matrix that is multiplied on all cores
 _PROBED = 8_000  # rows by which the preconditioner sees how much of an error reaches the first layer
 
 
@@ -225,7 +226,11 @@ class _Inputs:
         if x is not None:
             return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping)
         whole = inverse(lower)
-        return lambda right: np.asarray(whole @ right)
+        return lambda right: np.concatenate(in_parallel(lambda some: whole[some] @ right, _stripes(len(whole))))
+
+
+def _stripes(count: int) -> Iterator[slice]:
+    return even_slices(count, _STRIPE)
 
 
 def noise(one: Doubles, two: Doubles, share: float, metric: Callable[[Doubles], Doubles]) -> float:

@@ -1,4 +1,9 @@
-"""Independent pieces of work on all cores at once."""
+"""Work on all cores: independent pieces, each on one thread, and a BLAS that has all threads for large matrices only.
+
+OpenBLAS lets its threads spin for 2^26 cycles when a product is done, some 25 ms in which they hold up whoever else
+wants the cores: the pieces here, and onnxruntime. A product of two small matrices costs as much as that, however
+short it is. So the BLAS has one thread, but where it is given more (:func:`all_cores`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -14,25 +20,68 @@ from threadpoolctl import ThreadpoolController
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_WORTH = 4_000_000_000  # multiplications from which on a BLAS on all cores wins more than its threads cost afterwards
 
-_here = threading.local()
-"""Whether the work that this thread does is still waited for, as the event that ``given_up`` is."""
+
+class _Here(threading.local):
+    """What a thread knows.
+
+    Parameters
+    ----------
+    threads
+        How many it may have, where the BLAS has one; None where the BLAS has them.
+    given_up
+        Of one that works for :func:`in_parallel`: whether its work is still waited for, as the event that this is.
+    """
+
+    threads: int | None = None
+    given_up: threading.Event | None = None
+
+
+_here = _Here()
+
+
+@contextmanager
+def one_blas_thread(threads: int | None = None) -> Iterator[None]:
+    """The BLAS has one thread in here; ``threads``, by default as many as it had, are for others to give out."""
+    before, _here.threads = _here.threads, threads or cores()
+    try:
+        with _blas().limit(limits=1):
+            yield
+    finally:
+        _here.threads = before
+
+
+@contextmanager
+def all_cores(multiplications: float) -> Iterator[None]:
+    """The BLAS has all threads in here if so much work is worth it, and where no other pieces are worked on."""
+    if multiplications < _WORTH or cores() == 1:
+        yield
+    else:
+        with _blas().limit(limits=cores()):
+            yield
 
 
 def cores() -> int:
-    """Threads that the BLAS has."""
-    return max((library["num_threads"] for library in _blas().info()), default=1)
+    """Threads for the work of this one: those that the BLAS has, or had; a single one for a piece among others."""
+    if _here.given_up is not None:
+        return 1
+    return _here.threads or max((library["num_threads"] for library in _blas().info()), default=1)
 
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """``work`` of every item, in the order of the items.
 
-    As many threads as the BLAS has, each product on one of them: many products of some thousand rows spread better
-    over cores than each by itself does, and what is found does not depend on the number of cores.
+    As many threads as there are :func:`cores`, each product on one of them: many products of some thousand rows spread
+    better over cores than each by itself does, and what is found does not depend on the number of cores. A single item
+    is worked on here, by pieces of its own.
     """
-    threads = cores()
-    if threads == 1:
+    items, threads = list(items), cores()
+    if threads == 1 or not items:
         return [work(item) for item in items]
+    if len(items) == 1:
+        with one_blas_thread():
+            return [work(items[0])]
     given_up = threading.Event()
 
     def one(item: Item) -> Result:
@@ -55,8 +104,7 @@ def check_wanted() -> None:
     CancelledError
         An interrupt came, or an earlier item failed.
     """
-    given_up: threading.Event | None = getattr(_here, "given_up", None)
-    if given_up is not None and given_up.is_set():
+    if _here.given_up is not None and _here.given_up.is_set():
         raise CancelledError
 
 

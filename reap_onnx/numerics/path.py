@@ -20,8 +20,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas, solve_triangular
+from scipy.linalg import solve_triangular
 
+from reap_onnx.numerics import lapack
 from reap_onnx.numerics.factor import factor, lower_inverse, solve
 from reap_onnx.numerics.parallel import check_wanted
 
@@ -281,7 +282,7 @@ class _Whole:
 
     def downdate(self, f: Doubles) -> bool:
         """Take ``F'F`` off, for ``F`` (u, d); False where a fresh inverse is the better way."""
-        self._matrix = blas.dsyrk(-1.0, f.T, beta=1.0, c=self._matrix, lower=1, overwrite_c=1)
+        lapack.subtract_square(f.T, self._matrix)
         return True
 
     def part(self, columns: Ints) -> _Whole:

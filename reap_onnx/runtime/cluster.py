@@ -20,10 +20,9 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from threadpoolctl import threadpool_limits
-
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.errors import ClusterError, ReapError
+from reap_onnx.numerics.parallel import one_blas_thread
 from reap_onnx.runtime.shards import HERE, Shard, Walk, Workers, cut_shards
 from reap_onnx.version import VERSION
 
@@ -295,7 +294,7 @@ def _step(held: Held[Any, Step, Result], steps: Sequence[Step], number: int) -> 
     from distributed import get_worker
 
     worker = get_worker()
-    with _ALONE, threadpool_limits(worker.state.nthreads, user_api="blas"):
+    with _ALONE, one_blas_thread(worker.state.nthreads):
         return held.step(steps, number), worker.address
 
 
@@ -340,7 +339,7 @@ def _task(
     from distributed import get_worker
 
     done: list[int] = []
-    with _ALONE, threadpool_limits(get_worker().state.nthreads, user_api="blas"):
+    with _ALONE, one_blas_thread(get_worker().state.nthreads):
         result = work(shared, item, done.append)
     return result, sum(done)
 

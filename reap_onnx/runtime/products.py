@@ -8,7 +8,7 @@ import numpy as np
 import onnx.parser
 
 from reap_onnx.errors import ModelError
-from reap_onnx.numerics.gram import Products, products
+from reap_onnx.numerics.gram import Products, add_products
 from reap_onnx.runtime.session import FULL_PRECISION, Session, find_providers
 
 
@@ -23,7 +23,7 @@ def products_on(providers: Sequence[str]) -> Products:
     UsageError
         A provider is not in this build of onnxruntime, or does not load.
     """
-    return _GraphOfProducts(providers) if find_providers(providers)[0] in FULL_PRECISION else products
+    return _GraphOfProducts(providers) if find_providers(providers)[0] in FULL_PRECISION else add_products
 
 
 class _GraphOfProducts:
@@ -32,13 +32,14 @@ class _GraphOfProducts:
     def __init__(self, providers: Sequence[str]) -> None:
         self._session = Session(onnx.parser.parse_model(_GRAPH), providers, full_precision=True)
 
-    def __call__(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, x: np.ndarray, y: np.ndarray, gram: np.ndarray, cross: np.ndarray) -> None:
         try:
             found = self._session.run({"x": x, "y": y})
         except ModelError as error:
             provider = self._session.providers[0]
             raise ModelError(f"{provider} does not multiply {len(x):,} rows: {error}", _HINT) from error
-        return found["gram"].T, found["cross"].T  # in Fortran order, as the sums are
+        gram += found["gram"].T  # in Fortran order, as the sums are
+        cross += found["cross"].T
 
 
 _GRAPH = """

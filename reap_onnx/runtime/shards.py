@@ -40,7 +40,7 @@ class Measurement:
         The network, and the layers whose normal equations are wanted.
     samples
         Samples of all shards together.
-    batch, rows, seed, providers, memory
+    batch, rows, per_column, seed, providers, memory
         As for :func:`~reap_onnx.runtime.statistics.collect_dense`.
     """
 
@@ -49,6 +49,7 @@ class Measurement:
     samples: int
     batch: int
     rows: int
+    per_column: int | None
     seed: int
     providers: tuple[str, ...]
     memory: int | None
@@ -73,6 +74,7 @@ def measure_shard(how: Measurement, shard: Shard, advance: Callable[[int], None]
         shard.dataset,
         batch=how.batch,
         rows=how.rows,
+        per_column=how.per_column,
         seed=how.seed,
         samples=how.samples,
         first=shard.start // how.batch,

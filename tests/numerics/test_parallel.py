@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from reap_onnx.numerics.parallel import check_wanted, even_slices, in_parallel
+from reap_onnx.numerics.parallel import all_cores, check_wanted, cores, even_slices, in_parallel, one_blas_thread
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -31,6 +31,39 @@ def test_products_are_the_same_bits_for_any_number_of_threads():
             found.append(in_parallel(lambda x: x.T @ x, parts))
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_the_blas_has_one_thread_but_for_large_matrices() -> None:
+    with threadpool_limits(3, user_api="blas"):
+        with one_blas_thread():
+            assert (blas_threads(), cores()) == ({1}, 3)
+            with all_cores(1e6):
+                assert blas_threads() == {1}
+            with all_cores(1e12):
+                assert blas_threads() == {3}
+            with one_blas_thread(2):  # as a worker of a cluster has them, in this process
+                assert (blas_threads(), cores()) == ({1}, 2)
+            assert (blas_threads(), cores()) == ({1}, 3)
+        assert (blas_threads(), cores()) == ({3}, 3)
+
+
+def test_a_piece_among_others_has_one_thread_whatever_its_size() -> None:
+    def look(_: int) -> tuple[set[int], int]:
+        with all_cores(1e12):
+            return blas_threads(), cores()
+
+    with threadpool_limits(3, user_api="blas"), one_blas_thread():
+        assert in_parallel(look, range(4)) == [({1}, 1)] * 4
+
+
+def test_a_single_piece_has_pieces_of_its_own() -> None:
+    meet = threading.Barrier(2, timeout=60)
+    with threadpool_limits(2):
+        in_parallel(lambda _: in_parallel(lambda _: meet.wait(), range(2)), range(1))  # hangs unless two run at once
 
 
 def test_work_that_nobody_waits_for_any_more_ends():

@@ -17,7 +17,7 @@ from nets import images, residual_net
 from reap_onnx import PruneOptions, Target, prune
 from reap_onnx.errors import ModelError, UsageError
 from reap_onnx.method import select
-from reap_onnx.numerics.gram import Accumulator, Products, products
+from reap_onnx.numerics.gram import Accumulator, Products, add_products
 from reap_onnx.runtime import products as by_provider
 from reap_onnx.runtime import stream, verify
 from reap_onnx.runtime.products import products_on
@@ -37,9 +37,10 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> Products:
 def test_onnxruntime_makes_the_products(remote: Products, rows: int, columns: int, features: int) -> None:
     rng = np.random.default_rng(rows)
     x, y = (rng.standard_normal((rows, width)).astype(np.float32) for width in (columns, features))
-    assert remote is not products
-    for multiply in (products, remote):
-        gram, cross = multiply(x, y)
+    assert remote is not add_products
+    for multiply in (add_products, remote):
+        gram, cross = np.zeros((columns, columns), order="F"), np.zeros((columns, features), order="F")
+        multiply(x, y, gram, cross)
         np.testing.assert_allclose(np.tril(gram), np.tril(x.T.astype(float) @ x), rtol=1e-5, atol=1e-4)
         np.testing.assert_allclose(cross, x.T.astype(float) @ y, rtol=1e-5, atol=1e-4)
 
@@ -48,7 +49,7 @@ def test_sums_are_those_of_the_processor(remote: Products) -> None:
     rng = np.random.default_rng(5)
     x, y = 100 + rng.standard_normal((40, 300, 12)).astype(np.float32), rng.standard_normal((40, 300, 3))
     sums = []
-    for multiply in (products, remote):
+    for multiply in (add_products, remote):
         accumulator = Accumulator(12, 3, intercept=True, multiply=multiply)
         for some, others in zip(x, y.astype(np.float32), strict=True):
             accumulator.add(some, others)
@@ -62,9 +63,9 @@ def test_a_network_is_pruned_by_products_of_a_provider(monkeypatch: pytest.Monke
     """And all that the method measures, and the wiring check, have all digits."""
     made, run, sessions = list[int](), by_provider._GraphOfProducts.__call__, list[bool]()
 
-    def counted(graph: by_provider._GraphOfProducts, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def counted(graph: by_provider._GraphOfProducts, x: np.ndarray, *others: np.ndarray) -> None:
         made.append(len(x))
-        return run(graph, x, y)
+        run(graph, x, *others)
 
     class Noted(Session):
         def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -87,12 +88,12 @@ def test_a_network_is_pruned_by_products_of_a_provider(monkeypatch: pytest.Monke
 
 def test_a_provider_that_fails_is_named(remote: Products) -> None:
     with pytest.raises(ModelError, match=f"{REMOTE} does not multiply 5 rows"):
-        remote(np.ones((5, 3), np.float32), np.ones((4, 2), np.float32))
+        remote(np.ones((5, 3), np.float32), np.ones((4, 2), np.float32), np.zeros((3, 3)), np.zeros((3, 2)))
 
 
 def test_the_processor_has_its_blas_and_multiplies_for_others_that_round() -> None:
-    assert products_on(("cpu",)) is products
-    assert products_on((REMOTE,)) is products
+    assert products_on(("cpu",)) is add_products
+    assert products_on((REMOTE,)) is add_products
 
 
 def test_a_provider_that_is_not_there() -> None:

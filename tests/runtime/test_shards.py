@@ -34,7 +34,7 @@ def test_sums_of_shards_are_those_of_one_pass() -> None:
     trace = Trace(read(residual_net()))
     groups = [group for group in find_groups(trace) if not group.frozen]
     taps = tuple(Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups))
-    how = Measurement(trace.network, taps, len(SAMPLES), 50, 4000, 0, ("cpu",), None)
+    how = Measurement(trace.network, taps, len(SAMPLES), 50, 4000, None, 0, ("cpu",), None)
     seen: list[int] = []
     sums: Sums = {}
     for more in HERE.run(measure_shard, how, cut_shards(SAMPLES, 50), seen.append):
