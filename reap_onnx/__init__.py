@@ -5,7 +5,6 @@ The verbs of the command ``reap-onnx`` as functions, their options and results a
 
 from __future__ import annotations
 
-import reap_onnx.openblas  # noqa: F401 - before numpy
 from reap_onnx.data.images import ImageOptions
 from reap_onnx.errors import (
     CheckError,

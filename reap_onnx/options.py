@@ -158,9 +158,7 @@ class Method:
         What orders the channels: ``"reap"``, the growth of the error after a refit; ``"l1"`` or ``"l2"``, the norm of
         the weights that make a channel.
     selection_rows, refit_rows
-        Rows per layer to find the error paths with and to refit with, at most, whatever the number of samples.
-    selection_per_column, refit_per_column
-        No more of them than so many for each column of a layer; 0: no such limit.
+        Rows per layer to find the error paths with and to refit with, whatever the number of samples.
     sensitivity_samples
         Samples to measure with what the error of a group does to the outputs; 0: all groups count alike.
     sensitivity_scores
@@ -187,8 +185,6 @@ class Method:
     criterion: Literal["reap", "l1", "l2"] = "reap"
     selection_rows: int = 32_000
     refit_rows: int = 64_000
-    selection_per_column: int = 16
-    refit_per_column: int = 64
     sensitivity_samples: int = 50
     sensitivity_scores: int = 10
     asymmetric: bool = True
@@ -208,8 +204,7 @@ class Method:
         if min(self.selection_rows, self.refit_rows) < 1:
             raise UsageError("a method needs rows")
         pairs = self.pair_rows, self.pair_rounds, self.pair_steps, self.pair_gain, self.pair_work
-        per_column = self.selection_per_column, self.refit_per_column
-        if min(self.sensitivity_samples, self.sensitivity_scores, self.clipped_rounds, *per_column, *pairs) < 0:
+        if min(self.sensitivity_samples, self.sensitivity_scores, self.clipped_rounds, *pairs) < 0:
             raise UsageError("samples, scores, rounds, rows, steps, gain and work of a method are not negative")
 
     @property
@@ -219,11 +214,9 @@ class Method:
 
 
 EFFORTS = {
-    "fast": Method(
-        selection_rows=16_000, refit_rows=32_000, selection_per_column=8, sensitivity_samples=25, pair_rows=0
-    ),
+    "fast": Method(selection_rows=16_000, refit_rows=32_000, pair_rows=0),
     "default": Method(),
-    "best": Method(refit_per_column=0, pair_rows=256_000, pair_gain=0.0, pair_work=80_000_000_000),
+    "best": Method(pair_rows=256_000, pair_gain=0.0, pair_work=80_000_000_000),
 }
 """Points on the trade between time and accuracy."""
 

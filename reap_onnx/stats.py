@@ -30,7 +30,7 @@ from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.version import VERSION
 
-FORMAT = 5  # grows when what is measured changes
+FORMAT = 4  # grows when what is measured changes
 KEPT = 256  # samples that are kept for checks and comparisons,
 KEPT_BYTES = 32_000_000  # and no more bytes than these, but for a few
 IN_MEMORY = "statistics in memory"
@@ -43,7 +43,6 @@ _FLAGS = {
     "memory": "--memory",
     "criterion": "--effort",
     "selection_rows": "--effort",
-    "selection_per_column": "--effort",
     "sensitivity_samples": "--effort",
     "sensitivity_scores": "--effort",
 }
@@ -91,7 +90,6 @@ def _options(options: PruneOptions) -> dict[str, Any]:
         "memory": memory_for_rows(options.memory),
         "criterion": method.criterion,
         "selection_rows": method.selection_rows,
-        "selection_per_column": method.selection_per_column,
         "sensitivity_samples": method.sensitivity_samples,
         "sensitivity_scores": method.sensitivity_scores,
     }

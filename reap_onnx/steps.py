@@ -286,21 +286,12 @@ def _statistics(
     checkpoint: Checkpoint | None,
 ) -> Statistics:
     """Normal equations of all taps, shard by shard; shards that the checkpoint has are not measured again."""
-    rows, per_column = options.method.selection_rows, options.method.selection_per_column or None
-    memory = memory_for_rows(options.memory) // 2
-    count = samples_needed(list(taps.values()), trace.network, rows, options.batch, per_column)
+    rows, memory = options.method.selection_rows, memory_for_rows(options.memory) // 2
+    count = samples_needed(list(taps.values()), trace.network, rows, options.batch)
     enough = dataset.first(count)
     shards = cut_shards(enough, options.batch)
     how = Measurement(
-        trace.network,
-        tuple(taps.values()),
-        len(enough),
-        options.batch,
-        rows,
-        per_column,
-        options.seed,
-        options.providers,
-        memory,
+        trace.network, tuple(taps.values()), len(enough), options.batch, rows, options.seed, options.providers, memory
     )
     done, sums = checkpoint.load(trace) if checkpoint else (0, {})
     if done:

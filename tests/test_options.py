@@ -116,8 +116,6 @@ def test_values_of_other_types_are_named() -> None:
         {"criterion": "l3"},
         {"refit_rows": 0},
         {"selection_rows": 0},
-        {"selection_per_column": -1},
-        {"refit_per_column": -1},
         {"pair_rows": -1},
         {"pair_steps": -1},
         {"pair_gain": -0.1},

@@ -30,7 +30,7 @@ from reap_onnx.runtime.shards import SHARD
 from reap_onnx.stats import FORMAT, Stats
 
 SAMPLES = images(450)  # three shards
-HALF = PruneOptions(Target("macs", 0.5), method=replace(EFFORTS["fast"], selection_per_column=0))  # all of them
+HALF = PruneOptions(Target("macs", 0.5), method=EFFORTS["fast"])
 
 
 def wide_net() -> onnx.ModelProto:
@@ -45,7 +45,6 @@ def wide_net() -> onnx.ModelProto:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stats")
     onnx.save(residual_net(), folder / "net.onnx")
-    onnx.save(wide_net(), folder / "wide.onnx")  # whose samples are all needed, however many
     np.savez(folder / "samples.npz", image=SAMPLES)
     pipeline.calibrate(folder / "net.onnx", SAMPLES, output=folder / "stats.npz", options=HALF)
     return folder
@@ -250,7 +249,7 @@ def test_a_killed_process_is_repeated_from_its_last_shard(
     shards = 12
     np.savez(tmp_path / "samples.npz", image=images(shards * SHARD))
     out, partial, seen = tmp_path / "stats.npz", tmp_path / "stats.npz.partial", 0
-    argv = ["calibrate", str(place / "wide.onnx"), "--data", str(tmp_path / "samples.npz"), "-o", str(out), "-q"]
+    argv = ["calibrate", str(place / "net.onnx"), "--data", str(tmp_path / "samples.npz"), "-o", str(out), "-q"]
     for _ in range(2):
         process = subprocess.Popen([sys.executable, "-m", "reap_onnx", *argv], stdout=subprocess.DEVNULL)
         while process.poll() is None and (not partial.exists() or partial.stat().st_mtime_ns == seen):
@@ -272,7 +271,6 @@ def test_a_killed_process_is_repeated_from_its_last_shard(
 DYING = """
 import os, signal, sys
 from contextlib import contextmanager
-from dataclasses import replace as but
 import numpy as np
 from reap_onnx import EFFORTS, PruneOptions, Target, pipeline
 
@@ -293,7 +291,7 @@ class Progress:
 sync, replace = os.fsync, os.replace
 os.fsync = lambda file: (sync(file), die("written"))
 os.replace = lambda *paths: (replace(*paths), die("renamed"))
-options = PruneOptions(Target("macs", 0.5), method=but(EFFORTS["fast"], selection_per_column=0))
+options = PruneOptions(Target("macs", 0.5), method=EFFORTS["fast"])
 pipeline.calibrate(net, np.load(samples)["image"], output=out, options=options, progress=Progress())
 """
 

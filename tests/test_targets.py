@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from examples.net import Net
 from nets import images, macs, params, residual_net
 from reap_onnx import outcome, pipeline
 from reap_onnx.cli import main
 from reap_onnx.errors import CheckError, LatencyError, PlanError, TargetError, UsageError
+from reap_onnx.numerics.parallel import cores
 from reap_onnx.options import MaxDrop, PruneOptions, Target
 from reap_onnx.plan import Plan
 from reap_onnx.report.progress import Silent
@@ -324,3 +326,13 @@ def test_statuses_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main([*prune, "-o", str(out), "--macs", "0.7", "--size", "0.8", "--round-to", "auto", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert out.stat().st_size <= 0.8 * told["before"]["size"]
+
+
+def test_within_a_stage_the_blas_has_one_thread() -> None:
+    def threads() -> set[int]:
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        with Run(Silent()).stage("refit"):
+            assert (threads(), cores()) == ({1}, 2)
+        assert threads() == {2}

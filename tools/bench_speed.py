@@ -58,9 +58,9 @@ from reap_onnx.method.problems import layers_to_refit
 from reap_onnx.model.load import load_model
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Normal
+from reap_onnx.numerics.parallel import one_blas_thread
 from reap_onnx.numerics.path import Problem, removal_path, ridge_of
 from reap_onnx.numerics.refit import refit
-from reap_onnx.openblas import environment
 from reap_onnx.options import parse_memory
 from reap_onnx.runtime.session import Session, probe
 from reap_onnx.runtime.statistics import KEPT_ROWS, Tap, samples_needed
@@ -140,8 +140,7 @@ def run(options: argparse.Namespace) -> None:
     for case in _cases(options):
         if (Path(case["model"]).stem, *(case[name] for name in KEY[1:])) not in done:
             command = [sys.executable, __file__, "one", json.dumps(case)]
-            env = os.environ | environment()  # as the command has it, which does not import numpy first
-            found = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=env).stdout
+            found = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
             _keep(options.results, json.loads(found.splitlines()[-1]))
 
 
@@ -251,7 +250,8 @@ def selection(options: argparse.Namespace) -> None:
         ours, inverse = [], []
         for _ in range(options.rounds):
             inverse.append(seconds_of(lambda: linalg.inv(gram), 1))  # noqa: B023
-            ours.append(seconds_of(prune_layer, 1))
+            with one_blas_thread():  # as in a run
+                ours.append(seconds_of(prune_layer, 1))
         part = max(1, min(channels, options.candidates))
         root = linalg.cholesky(gram + 1e-4 * np.eye(len(gram)))  # D rows with the Gram matrix of all
         right = linalg.solve_triangular(root, cross, trans="T")
@@ -343,21 +343,15 @@ def arithmetic(
     one_pass = 2 * count_macs(trace.network)
     total = dict.fromkeys(("collecting statistics", "error paths", "sensitivity", "refit"), 0.0)
     taps = [Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups)]
-    per_column = method.selection_per_column or None
-    enough = min(samples, samples_needed(taps, trace.network, method.selection_rows, BATCH, per_column))
+    enough = min(samples, samples_needed(taps, trace.network, method.selection_rows, BATCH))
     for layer in layers_to_refit(groups):
         assert layer.geometry is not None
         columns, features = layer.geometry.columns(layer.inputs).shape[1], len(layer.features)
         positions = layer.geometry.positions(trace.network.shapes[layer.output])
         share = float(np.mean([kept[group.name] for group in groups if layer in group.readers]))
         left = share * columns
-        chosen, rows_used = (
-            images * min(positions, max(1, round(min(most, ratio * columns if ratio else most) / images)))
-            for images, most, ratio in (
-                (enough, method.selection_rows, method.selection_per_column),
-                (samples, method.refit_rows, method.refit_per_column),
-            )
-        )
+        chosen = enough * min(positions, max(1, round(method.selection_rows / enough)))
+        rows_used = min(method.refit_rows, samples * positions)
         total["collecting statistics"] += chosen * columns * (columns + 2 * features)
         total["error paths"] += 2 * columns**3 + 2 * columns**2 * features
         total["sensitivity"] += (columns / 2) ** 3 / 3 + (columns / 2) ** 2 * 2 * features

@@ -76,7 +76,6 @@ def reconstruct(
         len(dataset),
         options.batch,
         method.refit_rows,
-        method.refit_per_column or None,
         options.seed,
         options.providers,
         options.memory,

@@ -64,8 +64,8 @@ def error_paths(
     """The removal path of every group, all other groups being whole; by norms, units of small weights go first.
 
     The error of a path is the sum, over the layers that read the group, of the growth of the squared error
-    relative to the variance of the layer's target. Wide groups go at once where there are enough for all cores and
-    ``memory``, in bytes, has room; else one by one, which keeps the cores busy as well.
+    relative to the variance of the layer's target. Wide groups go at once, as many as ``memory``, in bytes, has
+    room for; others one by one, since most of their time is Python's own.
     """
     items = [(group, statistics_of(group, statistics)) for group in groups]
     sizes = [_bytes_to_solve(own) for _, own in items]

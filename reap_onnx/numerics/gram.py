@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reap_onnx.numerics.parallel import even_slices, in_parallel
+from reap_onnx.numerics.parallel import all_cores, even_slices, in_parallel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -120,7 +120,8 @@ class Rows:
     def sums(self) -> Normal:
         """Return the sums over these rows."""
         x, y = self.x.astype(np.float64), self.y.astype(np.float64)
-        return Normal(x.T @ x, x.T @ y, self.square, self.total, self.rows)
+        with all_cores(x.size * x.shape[1]):
+            return Normal(x.T @ x, x.T @ y, self.square, self.total, self.rows)
 
     @property
     def rows(self) -> int:

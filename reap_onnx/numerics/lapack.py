@@ -19,35 +19,41 @@ Doubles = npt.NDArray[np.float64]
 
 def cholesky(matrix: Doubles) -> bool:
     """Put the factor ``L`` of ``matrix`` (D, D) into its lower triangle; False, and half of it, where it has none."""
-    size, info = ctypes.c_int(len(matrix)), ctypes.c_int()
-    _POTRF(b"L", ctypes.byref(size), _at(matrix), ctypes.byref(size), ctypes.byref(info))
+    size, info = len(matrix), ctypes.c_int64()
+    _POTRF(b"L", _number(size), _at(matrix, (size, size)), _number(size), ctypes.byref(info))
     return info.value == 0
 
 
 def invert(lower: Doubles) -> None:
     """Put the inverse of ``L L'`` into the lower triangle of ``L`` (D, D)."""
-    size, info = ctypes.c_int(len(lower)), ctypes.c_int()
-    _POTRI(b"L", ctypes.byref(size), _at(lower), ctypes.byref(size), ctypes.byref(info))
+    size, info = len(lower), ctypes.c_int64()
+    _POTRI(b"L", _number(size), _at(lower, (size, size)), _number(size), ctypes.byref(info))
 
 
 def solve(lower: Doubles, right: Doubles) -> None:
     """Put the ``x`` of ``L L' x = right`` into ``right`` (D, M)."""
-    size, columns, info = ctypes.c_int(len(lower)), ctypes.c_int(right.shape[1]), ctypes.c_int()
-    of_size = ctypes.byref(size)
-    _POTRS(b"L", of_size, ctypes.byref(columns), _at(lower), of_size, _at(right), of_size, ctypes.byref(info))
+    size, columns, info = len(lower), right.shape[1], ctypes.c_int64()
+    both = _at(lower, (size, size)), _number(size), _at(right, (size, columns)), _number(size)
+    _POTRS(b"L", _number(size), _number(columns), *both, ctypes.byref(info))
 
 
 def subtract_square(f: Doubles, matrix: Doubles) -> None:
     """Take ``F F'``, of ``F`` (D, n), off the lower triangle of ``matrix`` (D, D)."""
-    size, columns = ctypes.c_int(len(f)), ctypes.c_int(f.shape[1])
-    minus, one = ctypes.c_double(-1.0), ctypes.c_double(1.0)
-    of_size, both = ctypes.byref(size), (ctypes.byref(minus), ctypes.byref(one))
-    _SYRK(b"L", b"N", of_size, ctypes.byref(columns), both[0], _at(f), of_size, both[1], _at(matrix), of_size)
+    size, columns = f.shape
+    minus, one = ctypes.byref(ctypes.c_double(-1.0)), ctypes.byref(ctypes.c_double(1.0))
+    to, of = (_at(matrix, (size, size)), _number(size)), (_at(f, f.shape), _number(size))
+    _SYRK(b"L", b"N", _number(size), _number(columns), minus, *of, one, *to)
 
 
-def _at(matrix: Doubles) -> ctypes.c_void_p:
-    if matrix.dtype != np.float64 or matrix.ndim != 2 or not matrix.flags.f_contiguous:
-        raise ValueError("a float64 matrix in Fortran order is due")
+def _number(value: int) -> object:
+    """A number by its address; builds with integers of 32 bits read its lower half, which comes first."""
+    return ctypes.byref(ctypes.c_int64(value))
+
+
+def _at(matrix: Doubles, shape: tuple[int, ...]) -> ctypes.c_void_p:
+    fits = matrix.shape == shape and matrix.size and matrix.dtype == np.float64
+    if not (fits and matrix.flags.f_contiguous and matrix.flags.writeable):
+        raise ValueError(f"a writeable float64 matrix {shape} in Fortran order is due")
     return ctypes.c_void_p(matrix.ctypes.data)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from reap_onnx.numerics.factor import factor, inverse, solve
 from reap_onnx.numerics.linearize import Operator
-from reap_onnx.numerics.parallel import even_slices, in_parallel
+from reap_onnx.numerics.parallel import all_cores, even_slices, in_parallel
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -203,7 +203,8 @@ class _Inputs:
         self._x: Doubles | None = None
         if rows < columns:
             self._x = np.concatenate(parts).astype(np.float64) / np.sqrt(count)
-            self._gram = self._x @ self._x.T
+            with all_cores(self._x.size * rows):
+                self._gram = self._x @ self._x.T
         else:
             self._gram = np.zeros((columns, columns))
             for product in in_parallel(lambda part: part.T @ part, parts):
@@ -226,11 +227,8 @@ class _Inputs:
         if x is not None:
             return lambda right: np.asarray((right - x.T @ solve(lower, x @ right)) / damping)
         whole = inverse(lower)
-        return lambda right: np.concatenate(in_parallel(lambda some: whole[some] @ right, _stripes(len(whole))))
-
-
-def _stripes(count: int) -> Iterator[slice]:
-    return even_slices(count, _STRIPE)
+        stripes = list(even_slices(len(whole), _STRIPE))
+        return lambda right: np.concatenate(in_parallel(lambda some: whole[some] @ right, stripes))
 
 
 def noise(one: Doubles, two: Doubles, share: float, metric: Callable[[Doubles], Doubles]) -> float:

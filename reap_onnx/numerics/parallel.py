@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import TypeVar
 
@@ -29,13 +29,21 @@ class _Here(threading.local):
     Parameters
     ----------
     threads
-        How many it may have, where the BLAS has one; None where the BLAS has them.
+        What :func:`cores` says in it, within :func:`one_blas_thread`.
     given_up
-        Of one that works for :func:`in_parallel`: whether its work is still waited for, as the event that this is.
+        In a thread of :func:`in_parallel`: set once nobody waits for its work any longer.
     """
 
     threads: int | None = None
     given_up: threading.Event | None = None
+
+
+class _Blas:
+    """What all threads share: whether one of them has the BLAS at one thread, and how many it had before."""
+
+    lock = threading.Lock()
+    limited = False
+    threads = 1
 
 
 _here = _Here()
@@ -43,13 +51,20 @@ _here = _Here()
 
 @contextmanager
 def one_blas_thread(threads: int | None = None) -> Iterator[None]:
-    """The BLAS has one thread in here; ``threads``, by default as many as it had, are for others to give out."""
-    before, _here.threads = _here.threads, threads or cores()
-    try:
-        with _blas().limit(limits=1):
+    """The BLAS has one thread in here; :func:`cores` says ``threads``, by default as many as the BLAS had.
+
+    A process has one BLAS. Of several runs in it the first to come limits it, and when it leaves the BLAS is as it was.
+    """
+    before, there = _here.threads, threads or cores()
+    with ExitStack() as stack:
+        with _Blas.lock:
+            if not _Blas.limited:
+                stack.enter_context(_limited())
+        _here.threads = there
+        try:
             yield
-    finally:
-        _here.threads = before
+        finally:
+            _here.threads = before
 
 
 @contextmanager
@@ -63,32 +78,33 @@ def all_cores(multiplications: float) -> Iterator[None]:
 
 
 def cores() -> int:
-    """Threads for the work of this one: those that the BLAS has, or had; a single one for a piece among others."""
+    """Threads that there are for the work of the calling one: a single one for a piece among others."""
     if _here.given_up is not None:
         return 1
-    return _here.threads or max((library["num_threads"] for library in _blas().info()), default=1)
+    return _here.threads or (_Blas.threads if _Blas.limited else _blas_threads())
 
 
-def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """``work`` of every item, in the order of the items.
+def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], most: int | None = None) -> list[Result]:
+    """``work`` of every item, in the order of the items, ``most`` of them at a time.
 
     As many threads as there are :func:`cores`, each product on one of them: many products of some thousand rows spread
     better over cores than each by itself does, and what is found does not depend on the number of cores. A single item
-    is worked on here, by pieces of its own.
+    is worked on here, and may have pieces of its own (or :func:`all_cores`, on which its bits then depend).
     """
-    items, threads = list(items), cores()
-    if threads == 1 or not items:
+    items = list(items)
+    threads = min(cores(), most or len(items))
+    if cores() == 1 or not items:
         return [work(item) for item in items]
-    if len(items) == 1:
+    if threads == 1 or len(items) == 1:
         with one_blas_thread():
-            return [work(items[0])]
+            return [work(item) for item in items]
     given_up = threading.Event()
 
     def one(item: Item) -> Result:
         _here.given_up = given_up
         return work(item)
 
-    with _blas().limit(limits=1):
+    with one_blas_thread():
         try:
             return list(_pool(threads).map(one, items))
         except BaseException:
@@ -112,6 +128,20 @@ def even_slices(count: int, most: int) -> Iterator[slice]:
     """``count`` things in as few runs of at most ``most`` (1 at least) as there can be, about as long as each other."""
     runs = math.ceil(count / max(most, 1))
     return (slice(count * run // runs, count * (run + 1) // runs) for run in range(runs))
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    _Blas.threads, _Blas.limited = _blas_threads(), True
+    try:
+        with _blas().limit(limits=1):
+            yield
+    finally:
+        _Blas.limited = False
+
+
+def _blas_threads() -> int:
+    return max((library["num_threads"] for library in _blas().info()), default=1)
 
 
 @cache

@@ -24,7 +24,7 @@ from scipy.linalg import solve_triangular
 
 from reap_onnx.numerics import lapack
 from reap_onnx.numerics.factor import factor, lower_inverse, solve
-from reap_onnx.numerics.parallel import check_wanted
+from reap_onnx.numerics.parallel import all_cores, check_wanted
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -87,7 +87,8 @@ class Problem:
             corner[np.diag_indices_from(corner)] += ridge
             edge = self.gram[np.ix_(fixed, loose)]
             weights = solve(factor(corner), np.hstack([edge, cross[fixed]]))
-            gram -= edge.T @ weights[:, : loose.size]
+            with all_cores(edge.size * loose.size):
+                gram -= edge.T @ weights[:, : loose.size]
             right -= edge.T @ weights[:, loose.size :]
         return _Primal(gram, _few_features(right), units)
 
@@ -130,8 +131,9 @@ class RowProblem:
         x, y = self.x.astype(np.float64) / np.sqrt(len(self.x)), self.y * np.sqrt(self.weight / len(self.x))
         both = np.hstack([x[:, loose], _few_features(y.astype(np.float64))])
         if fixed.size and loose.size:
-            corner = factor(x[:, fixed] @ x[:, fixed].T + ridge * np.eye(len(x)))
-            both = np.sqrt(ridge) * solve_triangular(corner, both, lower=True)
+            with all_cores(len(x) ** 2 * x.shape[1]):
+                corner = factor(x[:, fixed] @ x[:, fixed].T + ridge * np.eye(len(x)))
+                both = np.sqrt(ridge) * solve_triangular(corner, both, lower=True)
         return _Dual(both[:, : loose.size], both[:, loose.size :], ridge, units)
 
 
@@ -356,8 +358,9 @@ class _Dual:
 
     def invert(self) -> tuple[_Inverse, Doubles]:
         """``H`` and ``V``."""
-        lower = factor(self.x @ self.x.T + self.ridge * np.eye(len(self.x)))
-        both = solve_triangular(lower, np.hstack([self.x, self.y]), lower=True)
+        with all_cores(self.x.size * len(self.x)):
+            lower = factor(self.x @ self.x.T + self.ridge * np.eye(len(self.x)))
+            both = solve_triangular(lower, np.hstack([self.x, self.y]), lower=True)
         u = np.ascontiguousarray(both[:, : self.x.shape[1]])
         return _LowRank(u, self.ridge), u.T @ both[:, self.x.shape[1] :]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from reap_onnx.numerics.factor import factor, solve
 from reap_onnx.numerics.gram import Equations, Normal, Rows
-from reap_onnx.numerics.parallel import even_slices, in_parallel
+from reap_onnx.numerics.parallel import all_cores, even_slices, in_parallel
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -257,7 +257,8 @@ def _dual(
         one = x[:, -1:]  # 1 / sqrt(rows)
         mean, about = (x.T @ one).ravel(), (error.T @ one).ravel()
         x, error = x - one * mean, error - one * about
-    factored = factor(x @ x.T + ridge * np.eye(len(x)))
+    with all_cores(x.size * len(x)):
+        factored = factor(x @ x.T + ridge * np.eye(len(x)))
 
     def whole(weights: Doubles, last: Doubles) -> Doubles:
         if free:

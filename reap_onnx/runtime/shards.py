@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from reap_onnx.data.dataset import Dataset
 from reap_onnx.model.network import Network
 from reap_onnx.numerics.gram import Equations, join
-from reap_onnx.numerics.parallel import cores, in_parallel
+from reap_onnx.numerics.parallel import in_parallel
 from reap_onnx.runtime.statistics import Tap, add_blocks, collect_dense, normals
 
 SHARD = 200  # samples of a shard, rounded up to whole batches; the same on any machine, since sums of floats hang on it
@@ -40,7 +40,7 @@ class Measurement:
         The network, and the layers whose normal equations are wanted.
     samples
         Samples of all shards together.
-    batch, rows, per_column, seed, providers, memory
+    batch, rows, seed, providers, memory
         As for :func:`~reap_onnx.runtime.statistics.collect_dense`.
     """
 
@@ -49,7 +49,6 @@ class Measurement:
     samples: int
     batch: int
     rows: int
-    per_column: int | None
     seed: int
     providers: tuple[str, ...]
     memory: int | None
@@ -74,7 +73,6 @@ def measure_shard(how: Measurement, shard: Shard, advance: Callable[[int], None]
         shard.dataset,
         batch=how.batch,
         rows=how.rows,
-        per_column=how.per_column,
         seed=how.seed,
         samples=how.samples,
         first=shard.start // how.batch,
@@ -157,7 +155,7 @@ class ThisProcess:
         at_once: int = 1,
     ) -> Iterator[Result]:
         """Each result as it is asked for, or all of them where every core works on one."""
-        if at_once == 1 or at_once < cores():
+        if at_once == 1:
             return (work(shared, item, advance) for item in items)
         told = Lock()
 
@@ -165,7 +163,7 @@ class ThisProcess:
             with told:
                 advance(count)
 
-        return iter(in_parallel(lambda item: work(shared, item, one_by_one), items))
+        return iter(in_parallel(lambda item: work(shared, item, one_by_one), items, at_once))
 
     @contextmanager
     def walk(

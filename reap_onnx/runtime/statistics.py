@@ -157,15 +157,13 @@ class Collector:
         batch: int,
         rows: int,
         seed: int,
-        per_column: int | None = None,
         providers: Sequence[str] = ("cpu",),
         memory: int | None = None,
         halves: bool = True,
     ) -> None:
         self._multiply = products_on(providers)
         self._taps, self._seed, self._memory, self._halves = taps, seed, memory, halves
-        self._samples, self._batch = samples, batch
-        self._wanted = {tap.layer.node.index: rows_wanted(tap, rows, per_column) for tap in taps}
+        self._samples, self._batch, self._wanted = samples, batch, rows
         self._blocks: dict[int, list[_Block]] = {}
 
     def add(self, number: int, was: Batch, now: Batch) -> None:
@@ -188,7 +186,7 @@ class Collector:
         index, total, geometry = tap.layer.node.index, was[tap.wanted], tap.layer.geometry
         assert geometry is not None
         each = len(total) / batch_size(self._samples, self._batch, number)  # more where a model folds an axis into it
-        wanted = max(1, round(self._wanted[index] / self._samples / max(each, 1e-9)))
+        wanted = max(1, round(self._wanted / self._samples / max(each, 1e-9)))
         count = min(wanted, geometry.positions(total.shape))
         if index not in self._blocks:
             rows = max(1, round(self._samples * each * count))
@@ -208,7 +206,6 @@ def collect(
     batch: int,
     rows: int,
     seed: int,
-    per_column: int | None = None,
     providers: Sequence[str] = ("cpu",),
     memory: int | None = None,
     first: int = 0,
@@ -223,9 +220,8 @@ def collect(
         Tensors of the original network and of the present one, batch after batch.
     samples, batch
         Samples in all batches together, those of other shards included; in each of them but the last.
-    rows, per_column
-        Rows wanted per layer, over all samples, and of these no more than so many for each column; positions are
-        sampled to reach it.
+    rows
+        Rows wanted per layer, over all samples; positions are sampled to reach it.
     providers
         Execution providers, as for :class:`~reap_onnx.runtime.session.Session`; the preferred one makes the products.
     memory
@@ -242,15 +238,7 @@ def collect(
     are measured.
     """
     collector = Collector(
-        taps,
-        samples=samples,
-        batch=batch,
-        rows=rows,
-        per_column=per_column,
-        seed=seed,
-        providers=providers,
-        memory=memory,
-        halves=halves,
+        taps, samples=samples, batch=batch, rows=rows, seed=seed, providers=providers, memory=memory, halves=halves
     )
     number, ahead = first, iter(batches)
     while (both := next(ahead, None)) is not None:
@@ -268,7 +256,6 @@ def collect_dense(
     batch: int,
     rows: int,
     seed: int,
-    per_column: int | None = None,
     samples: int | None = None,
     first: int = 0,
     providers: Sequence[str] = ("cpu",),
@@ -289,7 +276,6 @@ def collect_dense(
             samples=total,
             batch=batch,
             rows=rows,
-            per_column=per_column,
             seed=seed,
             providers=providers,
             memory=memory,
@@ -304,21 +290,11 @@ def _as_both(tensors: Batch) -> tuple[Batch, Batch]:
     return tensors, tensors
 
 
-def rows_wanted(tap: Tap, most: int, per_column: int | None) -> int:
-    """Rows to measure a layer with: so many for each column of its equations, ``most`` at most."""
-    assert tap.layer.geometry is not None
-    return most if per_column is None else min(most, per_column * tap.layer.geometry.columns(tap.layer.inputs).shape[1])
-
-
-def samples_needed(taps: Sequence[Tap], network: Network, rows: int, batch: int, per_column: int | None = None) -> int:
-    """How many samples, in whole batches, give the rows wanted at every tap, ``POSITIONS`` of each at most."""
-    needed = 1
-    for tap in taps:
-        assert tap.layer.geometry is not None
-        shape = network.shapes[tap.layer.output]
-        if each := min(POSITIONS, tap.layer.geometry.positions(shape)) * shape[0] / network.batch:
-            needed = max(needed, math.ceil(rows_wanted(tap, rows, per_column) / each / batch))
-    return batch * needed
+def samples_needed(taps: Sequence[Tap], network: Network, rows: int, batch: int) -> int:
+    """How many samples, in whole batches, give ``rows`` rows at every tap, ``POSITIONS`` of each at most."""
+    shapes = [(tap.layer.geometry, network.shapes[tap.layer.output]) for tap in taps]
+    each = [min(POSITIONS, g.positions(shape)) * shape[0] / network.batch for g, shape in shapes if g is not None]
+    return batch * max((math.ceil(rows / count / batch) for count in each if count), default=1)
 
 
 def batch_size(samples: int, batch: int, number: int) -> int:

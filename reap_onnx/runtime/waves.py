@@ -67,7 +67,7 @@ class Course:
         The original network; the waves in their order.
     samples
         Samples of all shards together.
-    batch, rows, per_column, seed, providers
+    batch, rows, seed, providers
         As for :func:`~reap_onnx.runtime.statistics.collect_dense`.
     memory
         Bytes, as ``--memory`` gives them.
@@ -82,7 +82,6 @@ class Course:
     samples: int
     batch: int
     rows: int
-    per_column: int | None
     seed: int
     providers: tuple[str, ...]
     memory: int | None
@@ -169,7 +168,6 @@ class TwoStreams:
             samples=course.samples,
             batch=course.batch,
             rows=course.rows,
-            per_column=course.per_column,
             seed=course.seed,
             providers=course.providers,
             memory=course.memory_for_sums,

@@ -51,6 +51,43 @@ def test_the_blas_has_one_thread_but_for_large_matrices() -> None:
         assert (blas_threads(), cores()) == ({3}, 3)
 
 
+def test_runs_that_overlap_leave_the_blas_as_it_was() -> None:
+    inside, leave, found = threading.Event(), threading.Event(), list[int]()
+
+    def other() -> None:
+        with one_blas_thread():
+            inside.set()
+            assert leave.wait(60)
+            found.append(cores())
+
+    with threadpool_limits(3, user_api="blas"):
+        thread = threading.Thread(target=other)
+        with one_blas_thread():
+            thread.start()
+            assert inside.wait(60)
+        leave.set()
+        thread.join()
+        assert found == [3]
+        assert (blas_threads(), cores()) == ({3}, 3)
+        with one_blas_thread():
+            assert (blas_threads(), cores()) == ({1}, 3)
+
+
+def test_no_more_at_a_time_than_said() -> None:
+    working, most = set[int](), list[int]()
+
+    def work(item: int) -> None:
+        working.add(item)
+        time.sleep(0.01)
+        most.append(len(working))
+        working.discard(item)
+
+    with threadpool_limits(4):
+        in_parallel(work, range(12), 2)
+        assert max(most) <= 2
+        in_parallel(work, range(12), 1)
+
+
 def test_a_piece_among_others_has_one_thread_whatever_its_size() -> None:
     def look(_: int) -> tuple[set[int], int]:
         with all_cores(1e12):

@@ -34,7 +34,7 @@ def test_sums_of_shards_are_those_of_one_pass() -> None:
     trace = Trace(read(residual_net()))
     groups = [group for group in find_groups(trace) if not group.frozen]
     taps = tuple(Tap(layer, find_target(trace, layer)) for layer in layers_to_refit(groups))
-    how = Measurement(trace.network, taps, len(SAMPLES), 50, 4000, None, 0, ("cpu",), None)
+    how = Measurement(trace.network, taps, len(SAMPLES), 50, 4000, 0, ("cpu",), None)
     seen: list[int] = []
     sums: Sums = {}
     for more in HERE.run(measure_shard, how, cut_shards(SAMPLES, 50), seen.append):
@@ -51,8 +51,8 @@ def test_sums_of_shards_are_those_of_one_pass() -> None:
                 np.testing.assert_allclose(getattr(merged, field), expected, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(("threads", "at_once", "ahead"), [(1, 1, 1), (2, 1, 1), (3, 2, 1), (2, 2, 4), (2, 7, 4)])
-def test_pieces_of_work_go_at_once_where_each_core_has_one(threads: int, at_once: int, ahead: int) -> None:
+@pytest.mark.parametrize(("threads", "at_once", "ahead"), [(1, 1, 1), (2, 1, 1), (3, 2, 4), (2, 2, 4), (2, 7, 4)])
+def test_pieces_of_work_go_at_once_where_they_may(threads: int, at_once: int, ahead: int) -> None:
     begun: list[int] = []
     told: list[int] = []
 

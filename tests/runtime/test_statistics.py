@@ -22,17 +22,7 @@ from reap_onnx.model.network import Slot
 from reap_onnx.numerics.gram import Normal, Rows
 from reap_onnx.runtime.session import probe
 from reap_onnx.runtime.shards import HERE
-from reap_onnx.runtime.statistics import (
-    KEPT_COST,
-    Measured,
-    Part,
-    Tap,
-    collect,
-    collect_dense,
-    normals,
-    rows_wanted,
-    samples_needed,
-)
+from reap_onnx.runtime.statistics import KEPT_COST, Measured, Part, Tap, collect, collect_dense, normals, samples_needed
 from reap_onnx.runtime.stream import Stream
 from reap_onnx.runtime.waves import Course, Present, TwoStreams, Wave, Whole
 from wiring import read
@@ -222,17 +212,6 @@ def test_samples_that_give_the_rows() -> None:
     assert samples_needed([tap_of(trace)], trace.network, rows=1000, batch=32) == 1024
 
 
-@pytest.mark.parametrize(("per_column", "rows", "samples"), [(None, 500, 8), (5, 30, 4), (50, 300, 8), (1000, 500, 8)])
-def test_no_more_rows_than_so_many_for_each_column(per_column: int | None, rows: int, samples: int) -> None:
-    """A convolution of one tap reads 6 channels: 6 columns."""
-    trace = Trace(read(chain()))
-    tap = tap_of(trace)
-    assert rows_wanted(tap, 500, per_column) == rows
-    assert samples_needed([tap], trace.network, rows=500, batch=4, per_column=per_column) == samples
-    blocks = collect_dense(trace.network, [tap], SAMPLES, batch=5, rows=500, per_column=per_column, seed=0)
-    assert blocks[tap.layer.node.index][0].normal.rows == rows
-
-
 def test_frames_of_a_sample_share_its_rows() -> None:
     """Where a model folds an axis into the first one, 4 frames of a sample are 2 rows each, not 10."""
     net = Net()
@@ -248,7 +227,7 @@ def test_frames_of_a_sample_share_its_rows() -> None:
         assert given[tap.layer.node.index][0].normal.rows == 10 * 4 * 2
     assert seen == [4, 4, 2, 3, 3, 3, 1]
     wave = Wave((tap,), (Whole(tap, tap.layer.data, 30),), tap.read, tap.read, (), ())
-    course = Course(trace, (wave,), 10, 4, 100, None, 0, ("cpu",), None, asymmetric=True, halves=True)
+    course = Course(trace, (wave,), 10, 4, 100, 0, ("cpu",), None, asymmetric=True, halves=True)
     with HERE.walk(TwoStreams, course, clips, 4) as step:
         [found] = step(Present(np.zeros(0, np.int64), {}))
     assert [len(data) for data, _, _ in found.whole[tap.layer.node.index]] == [16, 14]

@@ -45,7 +45,7 @@ def course() -> Course:
         Wave((tap,), (Whole(tap, tap.layer.data, 250),), tap.read, tap.read, (taps[-1].wanted,), taps[-1].read)
         for tap in taps
     ]
-    return Course(trace, tuple(waves), len(SAMPLES), BATCH, 1500, None, 0, ("cpu",), None, asymmetric=True, halves=True)
+    return Course(trace, tuple(waves), len(SAMPLES), BATCH, 1500, 0, ("cpu",), None, asymmetric=True, halves=True)
 
 
 def steps(course: Course) -> list[Present]:
