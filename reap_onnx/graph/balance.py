@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -64,6 +63,8 @@ def balanced_sets(uneven: np.ndarray) -> Iterator[np.ndarray]:
 
 def _smallest_set(kinds: np.ndarray, left: np.ndarray) -> np.ndarray | None:
     """How many units of each kind make a smallest set, int (kinds,); None where there is none."""
+    from scipy.optimize import Bounds, LinearConstraint, milp  # takes a tenth of a second to import
+
     found = milp(
         np.ones(len(kinds)),
         integrality=np.ones(len(kinds), np.int64),
