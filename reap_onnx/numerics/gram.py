@@ -202,8 +202,7 @@ def add_products(x: Floats, y: Floats, gram: Doubles, cross: Doubles) -> None:
     def add(some: slice) -> None:
         gram[some.start :, some] += (x[:, some].T @ x[:, some.start :]).T
 
-    columns = x.shape[1]
-    in_parallel(add, even_slices(columns, columns if columns <= _STRIPE else _STRIPE // 2))
+    in_parallel(add, even_slices(x.shape[1], _STRIPE))
     cross += (y.T @ x).T
 
 

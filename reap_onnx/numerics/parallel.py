@@ -91,11 +91,8 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], most: int
     better over cores than each by itself does, and what is found does not depend on the number of cores. A single item
     is worked on here, and may have pieces of its own (or :func:`all_cores`, on which its bits then depend).
     """
-    items = list(items)
-    threads = min(cores(), most or len(items))
-    if cores() == 1 or not items:
-        return [work(item) for item in items]
-    if threads == 1 or len(items) == 1:
+    items, threads = list(items), min(cores(), most or cores())
+    if threads == 1 or len(items) <= 1:
         with one_blas_thread():
             return [work(item) for item in items]
     given_up = threading.Event()

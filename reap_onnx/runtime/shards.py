@@ -154,7 +154,7 @@ class ThisProcess:
         advance: Callable[[int], None],
         at_once: int = 1,
     ) -> Iterator[Result]:
-        """Each result as it is asked for, or all of them where every core works on one."""
+        """Each result as it is asked for, or all of them where several are worked on at once."""
         if at_once == 1:
             return (work(shared, item, advance) for item in items)
         told = Lock()

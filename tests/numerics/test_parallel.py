@@ -74,18 +74,20 @@ def test_runs_that_overlap_leave_the_blas_as_it_was() -> None:
 
 
 def test_no_more_at_a_time_than_said() -> None:
-    working, most = set[int](), list[int]()
+    working, seen = set[int](), list[int]()
 
     def work(item: int) -> None:
         working.add(item)
         time.sleep(0.01)
-        most.append(len(working))
+        seen.append(len(working))
         working.discard(item)
 
     with threadpool_limits(4):
-        in_parallel(work, range(12), 2)
-        assert max(most) <= 2
-        in_parallel(work, range(12), 1)
+        for most in (1, 2):
+            in_parallel(work, range(12), most)
+            assert max(seen) <= most
+        in_parallel(work, range(12))
+        assert max(seen) > 2
 
 
 def test_a_piece_among_others_has_one_thread_whatever_its_size() -> None:
