@@ -4,6 +4,7 @@
     pip install "reap-onnx[train]"
     python models/train_cifar10.py --data package --model resnet20 --epochs 23
     python models/train_cifar10.py --data package --model vgg --epochs 10
+    python models/train_cifar10.py --data package --model alexnet --epochs 14 --peak 0.1
     python models/train_cifar10.py --data package --model mobilenet --epochs 14
     python models/train_cifar10.py --data package --model upscale --epochs 3 --peak 0.02
     python models/train_cifar10.py --data package --sample       # models/cifar10_*.npz
@@ -62,17 +63,30 @@ def resnet20() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
-def vgg() -> nn.Module:
-    """A plain chain of 3 x 3 convolutions, each with a batch norm; three poolings; one linear layer."""
+def chain(*widths: int | str) -> list[nn.Module]:
+    """3 x 3 convolutions of these widths, each with a batch norm, and poolings."""
     layers: list[nn.Module] = []
     width = 3
-    for channels in (32, 64, "pool", 96, 96, "pool", 128, 128):
+    for channels in widths:
         if isinstance(channels, int):
             layers += [nn.Conv2d(width, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
             width = channels
         else:
             layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+    return layers
+
+
+def vgg() -> nn.Module:
+    """A plain chain of convolutions; three poolings, the last one global; one linear layer."""
+    layers = chain(32, 64, "pool", 96, 96, "pool", 128, 128)
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(128, 10))
+
+
+def alexnet() -> nn.Module:
+    """A chain of convolutions whose last one is read, place by place, by a wide linear layer, as in AlexNet."""
+    layers = chain(32, "pool", 64, "pool", 96, 96, "pool")
+    wide = [nn.Flatten(), nn.Dropout(0.3), nn.Linear(96 * 4 * 4, 192), nn.ReLU(), nn.Dropout(0.3)]
+    return nn.Sequential(*layers, *wide, nn.Linear(192, 10))
 
 
 class InvertedResidual(nn.Module):
@@ -142,7 +156,7 @@ def upscale() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 32, 3, 1, 1), *blocks, nn.Conv2d(32, 12, 3, 1, 1), nn.PixelShuffle(2))
 
 
-MODELS = {"resnet20": resnet20, "vgg": vgg, "mobilenet": mobilenet, "upscale": upscale}
+MODELS = {"resnet20": resnet20, "vgg": vgg, "alexnet": alexnet, "mobilenet": mobilenet, "upscale": upscale}
 
 
 def read_cifar10(package: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,14 +14,17 @@ from reap_onnx.graph.layer import Layer
 from reap_onnx.graph.targets import Intercept, Target
 from reap_onnx.graph.trace import Trace
 from reap_onnx.model.network import Slot
+from reap_onnx.numerics.few import StandIns, by_channel, shrinkage_ridge, stand_ins
 from reap_onnx.numerics.gram import Equations, Rows
 from reap_onnx.numerics.parallel import even_slices
 from reap_onnx.numerics.path import Problem, RowProblem, ridge_of
-from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped
-from reap_onnx.runtime.statistics import Halves, Tap
+from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped, with_intercept
+from reap_onnx.runtime.statistics import ENOUGH, Halves, Tap
 
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
 RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0)  # to choose from where rows are few
+ALIKE = 4  # rows of one sample that say as much as one of another
+CAUTION = 10  # times the ridge that rows call for: errors on them are about those on others then
 SLICE = 16_000_000  # weights of a layer that are refitted at a time: in float64 there are some seven of each
 
 
@@ -37,7 +41,8 @@ def group_problems(
     """The problems of one layer in which the units of ``group`` compete; columns of ``removed`` channels are gone.
 
     The weight makes errors relative to the variance of the layer's target, so that layers can be added up. Features
-    that are removed themselves do not count.
+    that are removed themselves do not count. The ridge is at least what the number of rows calls for: else a layer of
+    fewer rows than columns could lose channels for nothing.
     """
     assert tap.layer.geometry is not None
     _check_rows(tap, normals)
@@ -52,12 +57,20 @@ def group_problems(
         alive = ~np.isin(labels[block], removed)
         at = np.searchsorted(group.units, labels[block][alive], sorter=order).clip(max=len(order) - 1)
         units = np.where(group.units[order[at]] == labels[block][alive], order[at], -1)
+        least = _shrinkage(trace, tap, normal)
         if isinstance(normal, Rows):
-            problems.append(RowProblem(normal.x[:, alive], normal.y[:, ~features[block]], units, weight))
+            problems.append(RowProblem(normal.x[:, alive], normal.y[:, ~features[block]], units, weight, least))
         else:
             gram, cross = normal.gram[np.ix_(alive, alive)], normal.cross[alive][:, ~features[block]]
-            problems.append(Problem(gram / normal.rows, cross / normal.rows, units, weight))
+            problems.append(Problem(gram / normal.rows, cross / normal.rows, units, weight, least))
     return problems
+
+
+def _shrinkage(trace: Trace, tap: Tap, normal: Equations) -> float:
+    """The ridge that the rows of a layer call for, absolute; those of one sample are alike."""
+    assert tap.layer.geometry is not None
+    positions = tap.layer.geometry.positions(trace.network.shapes[tap.layer.output])
+    return shrinkage_ridge(normal, intercept=tap.intercept, alike=ALIKE if positions > 1 else 1)
 
 
 def _check_rows(tap: Tap, normals: Sequence[Equations]) -> None:
@@ -79,12 +92,15 @@ def refitted(
     rows: Sequence[ClippedRows | None] = (),
     rounds: int = 0,
     halves: Sequence[Halves] = (),
+    *,
+    cautious: bool = False,
 ) -> dict[Slot, np.ndarray]:
     """New weight and intercept of a layer that has lost the channels ``removed``, in their original shapes.
 
     Columns of removed channels are zero. With ``rows``, one per block, errors that the activation behind the
     layer hides stop to count in so many ``rounds``. With ``halves``, one per block, the ridge is that which serves
-    the other half best. Output features that the target barely depends on keep their weights.
+    the other half best. With ``cautious`` few rows are met no better than others would be. Output features that the
+    target barely depends on keep their weights.
     """
     layer, target = tap.layer, tap.target
     assert layer.geometry is not None
@@ -92,34 +108,75 @@ def refitted(
     old_weight = trace.network.constants[layer.node.inputs[layer.weight.input]]
     old = layer.geometry.matrix(old_weight)
     blocks, columns, features = old.shape
-    labels, new = column_labels(trace, tap), np.empty_like(old)
+    labels, channels = column_labels(trace, tap), layer.geometry.columns(layer.inputs)
     scale, shift = (vector.reshape(blocks, features) for vector in (target.scale, target.shift.copy()))
-    seen = _seen(target).reshape(blocks, features)
+    seen, new = _seen(target).reshape(blocks, features), np.empty_like(old)
     for block, normal in enumerate(normals):
         keep = ~np.isin(labels[block], removed)
-        ridge, sample = ridge_of(normal.scale, RIDGE), rows[block] if rows else None
-        split = halves[block] if halves else None
-        ridges = [ridge_of(normal.scale, relative) for relative in RIDGES]
+        fit = _Fit(
+            normal,
+            keep,
+            tap.intercept,
+            _stand_ins(tap, normal, channels[block], keep),
+            rows[block] if rows else None,
+            rounds,
+            halves[block] if halves else None,
+            CAUTION * _shrinkage(trace, tap, normal) if cautious else None,
+        )
         for some in even_slices(features, SLICE // columns):
             own = old[block][:, some].astype(float)
             prior = own * scale[block, some]
             if tap.intercept:
                 prior = np.concatenate([prior, shift[block][None, some]])
-            solution, part = np.zeros_like(prior), normal.of(some)
-            if split is not None:
-                halves_of = split[0].of(some), split[1].of(some)
-                ridge = held_out_ridge(halves_of, keep, ridges, prior, intercept=tap.intercept)
-            if sample is None:
-                solution[keep] = refit(part, keep, ridge, prior, intercept=tap.intercept)
-            else:
-                solution[keep] = refit_clipped(
-                    part, keep, ridge, prior, sample.of(some), rounds=rounds, intercept=tap.intercept
-                )
+            solution = np.zeros_like(prior)
+            solution[keep] = fit.weights(some, prior)
             own[~keep[:columns]] = 0
             new[block][:, some] = _unscaled(solution[:columns], scale[block, some], seen[block, some], own)
             if tap.intercept:
                 shift[block, some] = solution[-1]
     return _constants(layer, target, new, shift.reshape(-1), old_weight)
+
+
+def _stand_ins(tap: Tap, normal: Equations, channels: Labels, keep: np.ndarray) -> StandIns | None:
+    """What stays in place of what goes, where rows are too few to leave it to them."""
+    if normal.rows >= ENOUGH * len(channels):
+        return None
+    return stand_ins(normal, channels, keep, RIDGE, intercept=tap.intercept)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How one block of a layer is refitted, some of its features at a time; names as for :func:`refitted`."""
+
+    normal: Equations
+    keep: np.ndarray
+    intercept: bool
+    others: StandIns | None
+    rows: ClippedRows | None
+    rounds: int
+    halves: Halves
+    careful: float | None  # ridge at which errors on few rows are about those on others
+
+    def weights(self, some: slice, prior: np.ndarray) -> np.ndarray:
+        """Weights on the columns that stay, (K, M), for those of all before, (D, M), of some features."""
+        normal, keep = self.normal.of(some), self.keep
+        if self.others is not None:
+            prior = self.others.give(prior)
+            if self.careful is not None and normal.rows < len(keep):  # which would be met, whatever they are
+                return with_intercept(normal, keep, prior) if self.intercept else prior[keep]
+        ridge = self._ridge(some, prior)
+        if self.rows is None:
+            return refit(normal, keep, ridge, prior, intercept=self.intercept)
+        return refit_clipped(
+            normal, keep, ridge, prior, self.rows.of(some), rounds=self.rounds, intercept=self.intercept
+        )
+
+    def _ridge(self, some: slice, prior: np.ndarray) -> float:
+        if self.halves is None or self.careful is not None:
+            return max(ridge_of(self.normal.scale, RIDGE), self.careful or 0.0)
+        halves = self.halves[0].of(some), self.halves[1].of(some)
+        ridges = [ridge_of(self.normal.scale, relative) for relative in RIDGES]
+        return held_out_ridge(halves, self.keep, ridges, prior, intercept=self.intercept)
 
 
 def written(
@@ -175,8 +232,15 @@ def layers_to_refit(groups: Sequence[Group]) -> list[Layer]:
 
 def solved_by_rows(trace: Trace, statistics: Mapping[int, Sequence[Equations]]) -> list[str]:
     """A line for each layer that is so wide that its rows were kept instead of their sums."""
-    return [
-        f"{trace.network.nodes[index].name}: {normals[0].x.shape[1]:,} columns, solved by {normals[0].rows:,} rows"
-        for index, normals in statistics.items()
-        if isinstance(normals[0], Rows)
-    ]
+    layers = {layer.node.index: layer for layer in trace.layers}
+    return [_told(layers[index], normals[0]) for index, normals in statistics.items() if isinstance(normals[0], Rows)]
+
+
+def _told(layer: Layer, rows: Rows) -> str:
+    assert layer.geometry is not None
+    channels = layer.geometry.columns(layer.inputs)[0]
+    told = f"{layer.node.name}: {len(channels):,} columns, solved by {rows.rows:,} rows"
+    columns = by_channel(channels)
+    return (
+        told if columns is None else f"{told} and what the {columns.shape[1]:,} places of each channel have in common"
+    )

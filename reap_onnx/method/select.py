@@ -187,7 +187,7 @@ class Sensitivity:
         """The network without half of a group, its readers refitted."""
         removed, weights = _removed(path), dict[Slot, np.ndarray]()
         for index, normals in statistics.items():
-            weights |= refitted(self._trace, self._taps[index], normals, removed)
+            weights |= refitted(self._trace, self._taps[index], normals, removed, cautious=True)
         return mask_channels(self._trace, removed, weights)
 
     def _floats(self, outputs: Mapping[str, object]) -> list[str]:

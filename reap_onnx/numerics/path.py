@@ -50,6 +50,8 @@ class Problem:
         Unit (0 .. U - 1) that owns each column; -1 for columns that always stay.
     weight
         Importance of this consumer's error, at least 0.
+    least_ridge
+        Ridge at least, absolute, where rows are few.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class Problem:
     cross: Doubles
     units: Ints
     weight: float = 1.0
+    least_ridge: float = 0.0
 
     def __post_init__(self) -> None:
         columns = len(self.cross)
@@ -101,7 +104,7 @@ class RowProblem:
     ----------
     x : (n, D), y : (n, M)
         Rows of the consumer, and what it should produce of them.
-    units, weight
+    units, weight, least_ridge
         As for :class:`Problem`.
 
     Raises
@@ -114,6 +117,7 @@ class RowProblem:
     y: npt.NDArray[np.floating]
     units: Ints
     weight: float = 1.0
+    least_ridge: float = 0.0
 
     def __post_init__(self) -> None:
         if self.units.shape != self.x.shape[1:] or len(self.x) != len(self.y):
@@ -171,7 +175,7 @@ def scores(problems: Sequence[Problem | RowProblem], n_units: int, ridge: float)
     n_units
         Number of units ``U``; a unit that owns no column anywhere costs nothing.
     ridge
-        Relative ridge, as for :func:`ridge_of`; the error includes the ridge term.
+        Relative ridge, as for :func:`ridge_of`, at least that of each problem; the error includes the ridge term.
 
     Returns
     -------
@@ -198,7 +202,7 @@ def removal_path(
     n_units
         Number of units ``U``.
     ridge
-        Relative ridge, as for :func:`ridge_of`.
+        As for :func:`scores`.
     stop
         Units that are left at the end.
     candidates : (U,) bool, optional
@@ -527,7 +531,9 @@ def _whiten(blocks: Doubles) -> Doubles:
 
 
 def _systems(problems: Sequence[Problem | RowProblem], ridge: float, free: Bools) -> list[_System]:
-    return [_System(problem.reduce(ridge_of(problem.scale, ridge), free)) for problem in problems]
+    return [
+        _System(problem.reduce(max(ridge_of(problem.scale, ridge), problem.least_ridge), free)) for problem in problems
+    ]
 
 
 def _prices(systems: Sequence[_System], n_units: int) -> Doubles:

@@ -159,6 +159,17 @@ def squared_error(equations: Equations, keep: npt.NDArray[np.bool_], weights: Do
     return float(equations.square.sum() - 2 * (weights * cross).sum() + (weights * (gram @ weights)).sum())
 
 
+def with_intercept(equations: Equations, keep: npt.NDArray[np.bool_], weights: Doubles) -> Doubles:
+    """Weights (K, M) on the kept columns, those of ``weights`` (D, M) but for the intercept: no mean is missed."""
+    kept = weights[keep].astype(np.float64)
+    if isinstance(equations, Normal):
+        mean = equations.gram[-1, keep] / equations.rows
+    else:
+        mean = equations.x[:, keep].mean(axis=0, dtype=np.float64)
+    kept[-1] = equations.total / equations.rows - mean[:-1] @ kept[:-1]
+    return kept
+
+
 def refit_clipped(
     equations: Equations,
     keep: npt.NDArray[np.bool_],

@@ -208,7 +208,7 @@ def damage(measured, path, highest, how=None):
     trace, _, taps, statistics, dataset = measured
     removed, new = path.removed(len(path.group.units) - len(path.group.units) // 2), {}
     for layer in layers_to_refit([path.group]):
-        new |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed)
+        new |= refitted(trace, taps[layer.node.index], statistics[layer.node.index], removed, cautious=True)
     model = how(trace.network, new) if how else mask_channels(trace, removed, new)
     [y], [z] = (Session(m).run(dataset.inputs).values() for m in (trace.network.proto, model))
     assert 2 < y.shape[1] <= 10
