@@ -30,7 +30,7 @@ from reap_onnx.options import PruneOptions
 from reap_onnx.runtime.memory import memory_for_rows
 from reap_onnx.version import VERSION
 
-FORMAT = 4  # grows when what is measured changes
+FORMAT = 5  # grows when what is measured changes
 KEPT = 256  # samples that are kept for checks and comparisons,
 KEPT_BYTES = 32_000_000  # and no more bytes than these, but for a few
 IN_MEMORY = "statistics in memory"

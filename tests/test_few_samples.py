@@ -21,7 +21,7 @@ def halved(model: str, samples: int) -> Summary:
 
 @pytest.mark.parametrize(("samples", "accuracy"), [(64, 0.77), (256, 0.785)])
 def test_what_a_wide_linear_layer_reads_is_not_cut_as_if_it_were_free(samples: int, accuracy: float) -> None:
-    """1,536 columns of 96 channels at 16 places: as many rows as samples are met by a tenth of them.
+    """1,536 columns of 96 channels at 16 places, and one row a sample: a few of the channels meet them all.
 
     Of 83.3 percent; without regard to how few the rows are, 66 and 70 percent are left.
     """
@@ -30,8 +30,8 @@ def test_what_a_wide_linear_layer_reads_is_not_cut_as_if_it_were_free(samples: i
     assert summary.comparison.accuracy_pruned > accuracy
     [read] = [group for group in summary.groups if group.name == "/11/Conv"]
     assert read.kept > read.width / 2
-    [note] = summary.notes
-    assert f"1,536 columns, solved by {samples} rows and what the 16 places of each channel have in common" in note
+    told = f"1,536 columns, solved by {samples} rows and what the 16 places of each channel have in common"
+    assert any(told in note for note in summary.notes)
 
 
 def test_a_classifier_of_few_rows_does_not_make_its_channels_free() -> None:
@@ -39,4 +39,5 @@ def test_a_classifier_of_few_rows_does_not_make_its_channels_free() -> None:
     summary = halved("vgg_cifar10.onnx", 32)
     assert summary.comparison is not None
     assert summary.comparison.accuracy_pruned > 0.84
-    assert summary.groups[-2].kept > summary.groups[-2].width / 2
+    [read] = [group for group in summary.groups if group.name == "/17/Conv"]
+    assert read.kept > read.width / 2

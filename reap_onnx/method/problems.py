@@ -24,7 +24,7 @@ from reap_onnx.runtime.statistics import ENOUGH, Halves, Tap
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
 RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0)  # to choose from where rows are few
 ALIKE = 4  # rows of one sample that say as much as one of another
-CAUTION = 10  # times the ridge that rows call for: errors on them are about those on others then
+CAUTION = 10  # ridges that rows call for, at which errors on them are about those on others
 SLICE = 16_000_000  # weights of a layer that are refitted at a time: in float64 there are some seven of each
 
 
@@ -48,29 +48,33 @@ def group_problems(
     _check_rows(tap, normals)
     order = np.argsort(group.units)
     variance = sum(float(feature_variance(normal).sum()) for normal in normals)
-    labels = column_labels(trace, tap)
-    blocks = len(normals)
-    features = np.isin(trace.channels.roots(tap.layer.features), removed).reshape(blocks, -1)
+    labels = trace.channels.roots(tap.layer.geometry.columns(tap.layer.inputs))
+    features = np.isin(trace.channels.roots(tap.layer.features), removed).reshape(len(normals), -1)
     weight = 1.0 / variance if variance > 0 else 0.0
     problems: list[Problem | RowProblem] = []
     for block, normal in enumerate(normals):
         alive = ~np.isin(labels[block], removed)
         at = np.searchsorted(group.units, labels[block][alive], sorter=order).clip(max=len(order) - 1)
         units = np.where(group.units[order[at]] == labels[block][alive], order[at], -1)
-        least = _shrinkage(trace, tap, normal)
-        if isinstance(normal, Rows):
-            problems.append(RowProblem(normal.x[:, alive], normal.y[:, ~features[block]], units, weight, least))
+        about = centred(tap, normal)
+        least = shrinkage_ridge(about, _alike(trace, tap))
+        if isinstance(about, Rows):
+            problems.append(RowProblem(about.x[:, alive], about.y[:, ~features[block]], units, weight, least))
         else:
-            gram, cross = normal.gram[np.ix_(alive, alive)], normal.cross[alive][:, ~features[block]]
-            problems.append(Problem(gram / normal.rows, cross / normal.rows, units, weight, least))
+            gram, cross = about.gram[np.ix_(alive, alive)], about.cross[alive][:, ~features[block]]
+            problems.append(Problem(gram / about.rows, cross / about.rows, units, weight, least))
     return problems
 
 
-def _shrinkage(trace: Trace, tap: Tap, normal: Equations) -> float:
-    """The ridge that the rows of a layer call for, absolute; those of one sample are alike."""
+def centred(tap: Tap, normal: Equations) -> Equations:
+    """The equations without their intercept, which is eliminated; as they are where they have none."""
+    return normal.centred() if tap.intercept else normal
+
+
+def _alike(trace: Trace, tap: Tap) -> float:
+    """How many rows of a layer say as much as one: those of one sample are alike."""
     assert tap.layer.geometry is not None
-    positions = tap.layer.geometry.positions(trace.network.shapes[tap.layer.output])
-    return shrinkage_ridge(normal, intercept=tap.intercept, alike=ALIKE if positions > 1 else 1)
+    return ALIKE if tap.layer.geometry.positions(trace.network.shapes[tap.layer.output]) > 1 else 1
 
 
 def _check_rows(tap: Tap, normals: Sequence[Equations]) -> None:
@@ -117,11 +121,11 @@ def refitted(
             normal,
             keep,
             tap.intercept,
-            _stand_ins(tap, normal, channels[block], keep),
+            *_known(trace, tap, centred(tap, normal), channels[block], keep[:columns]),
             rows[block] if rows else None,
             rounds,
             halves[block] if halves else None,
-            CAUTION * _shrinkage(trace, tap, normal) if cautious else None,
+            cautious,
         )
         for some in even_slices(features, SLICE // columns):
             own = old[block][:, some].astype(float)
@@ -137,11 +141,13 @@ def refitted(
     return _constants(layer, target, new, shift.reshape(-1), old_weight)
 
 
-def _stand_ins(tap: Tap, normal: Equations, channels: Labels, keep: np.ndarray) -> StandIns | None:
-    """What stays in place of what goes, where rows are too few to leave it to them."""
-    if normal.rows >= ENOUGH * len(channels):
-        return None
-    return stand_ins(normal, channels, keep, RIDGE, intercept=tap.intercept)
+def _known(
+    trace: Trace, tap: Tap, about: Equations, channels: Labels, keep: np.ndarray
+) -> tuple[float, StandIns | None]:
+    """The ridge that the rows call for, absolute; where they are few, what stays in place of what goes."""
+    few = about.rows < ENOUGH * len(channels)
+    others = stand_ins(about, channels, keep, RIDGE, ALIKE) if few else None
+    return shrinkage_ridge(about, _alike(trace, tap)), others
 
 
 @dataclass(frozen=True)
@@ -151,18 +157,19 @@ class _Fit:
     normal: Equations
     keep: np.ndarray
     intercept: bool
+    least: float
     others: StandIns | None
     rows: ClippedRows | None
     rounds: int
     halves: Halves
-    careful: float | None  # ridge at which errors on few rows are about those on others
+    cautious: bool
 
     def weights(self, some: slice, prior: np.ndarray) -> np.ndarray:
         """Weights on the columns that stay, (K, M), for those of all before, (D, M), of some features."""
         normal, keep = self.normal.of(some), self.keep
         if self.others is not None:
             prior = self.others.give(prior)
-            if self.careful is not None and normal.rows < len(keep):  # which would be met, whatever they are
+            if self.cautious and normal.rows < len(keep):  # which would be met, whatever they are
                 return with_intercept(normal, keep, prior) if self.intercept else prior[keep]
         ridge = self._ridge(some, prior)
         if self.rows is None:
@@ -172,10 +179,11 @@ class _Fit:
         )
 
     def _ridge(self, some: slice, prior: np.ndarray) -> float:
-        if self.halves is None or self.careful is not None:
-            return max(ridge_of(self.normal.scale, RIDGE), self.careful or 0.0)
+        scale = self.normal.scale
+        if self.halves is None or self.cautious:
+            return max(ridge_of(scale, RIDGE), self.least * (CAUTION if self.cautious else 1))
         halves = self.halves[0].of(some), self.halves[1].of(some)
-        ridges = [ridge_of(self.normal.scale, relative) for relative in RIDGES]
+        ridges = [ridge_of(scale, relative) for relative in RIDGES]
         return held_out_ridge(halves, self.keep, ridges, prior, intercept=self.intercept)
 
 

@@ -9,29 +9,29 @@ import numpy.typing as npt
 
 from reap_onnx.numerics.factor import factor, solve
 from reap_onnx.numerics.gram import Equations, Normal
+from reap_onnx.numerics.parallel import all_cores, even_slices
 from reap_onnx.numerics.path import ridge_of
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_MOST = 0.99  # share of the identity at most, in a covariance that rows say nothing of
+_CHUNK = 8192  # rows that are summed in float32 at a time
 
 
-def shrinkage_ridge(equations: Equations, *, intercept: bool = True, alike: float = 1.0) -> float:
+def shrinkage_ridge(equations: Equations, alike: float = 1.0) -> float:
     """The ridge that so few rows call for: that of a covariance shrunk towards a multiple of the identity.
 
     ``(1 - a) S + a s I``, with ``s`` the mean of the diagonal of ``S``, has the inverse of ``S + ridge``, but for a
     factor, where ``ridge = a / (1 - a) s``. The share ``a`` is that of the oracle approximating shrinkage (Chen,
     Wiesel, Eldar & Hero, Shrinkage Algorithms for MMSE Covariance Estimation, 2010): some effective rank of ``S`` over
-    the number of rows, next to nothing where these are many.
+    the number of rows, next to nothing where these are many. The ridge is ``s D / n`` at most, which a covariance
+    that is the identity anyway would exceed by far.
 
     Parameters
     ----------
     equations
-        Of D columns.
-    intercept
-        The last column is the constant 1: ``S`` is about the means, and has no such column.
+        Of D columns, centred where they have an intercept.
     alike
         How many rows say as much as one would if all were independent, at least 1.
 
@@ -40,8 +40,13 @@ def shrinkage_ridge(equations: Equations, *, intercept: bool = True, alike: floa
     float
         Absolute, in the units of ``G``; 0 where nothing varies.
     """
-    covariance, trace, columns = _covariance(equations, intercept)
-    return _shrinkage(covariance, trace, columns, equations.rows / alike)
+    if isinstance(equations, Normal):
+        covariance, columns = equations.gram / equations.rows, len(equations.gram)
+    else:  # of rows the transposed form, which has the same trace and sum of squares
+        x, columns = equations.x, equations.x.shape[1]
+        with all_cores(x.size * len(x)):
+            covariance = (x @ x.T).astype(np.float64) / equations.rows
+    return _shrinkage(covariance, columns, equations.rows / alike)
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,7 @@ class StandIns:
         return given
 
 
-def stand_ins(
-    equations: Equations, channels: Ints, keep: Bools, ridge: float, *, intercept: bool = True
-) -> StandIns | None:
+def stand_ins(equations: Equations, channels: Ints, keep: Bools, ridge: float, alike: float = 1.0) -> StandIns | None:
     """The channels that stay which come nearest to those that go, by statistics tied over the places of a channel.
 
     A layer that reads every channel at many places (a Gemm behind a Flatten, a kernel of many taps) has a column for
@@ -79,15 +82,15 @@ def stand_ins(
     Parameters
     ----------
     equations
-        Of D columns.
+        Of D columns, centred where they have an intercept.
     channels : (D,) int64
-        Channel of every column but the intercept; 0 for none.
+        Channel of every column; 0 for none.
     keep : (D,) bool
-        Columns that stay, the intercept among them.
+        Columns that stay.
     ridge
         Relative, as for :func:`~reap_onnx.numerics.path.ridge_of`; larger where the rows call for it.
-    intercept
-        The last column is the constant 1.
+    alike
+        As for :func:`shrinkage_ridge`, of all places of all rows.
 
     Returns
     -------
@@ -100,11 +103,10 @@ def stand_ins(
     stays = keep[columns].all(axis=1)
     if stays.all() or not stays.any():
         return None
-    covariance = tied_covariance(equations, columns, intercept=intercept)
-    trace = float(np.trace(covariance))
-    least = _shrinkage(covariance, trace, len(columns), equations.rows * columns.shape[1])
+    covariance = tied_covariance(equations, columns)
+    least = _shrinkage(covariance, len(columns), equations.rows * columns.shape[1] / alike)
     corner = covariance[np.ix_(stays, stays)]
-    corner[np.diag_indices_from(corner)] += max(ridge_of(trace / len(columns), ridge), least)
+    corner[np.diag_indices_from(corner)] += max(ridge_of(float(np.diagonal(covariance).mean()), ridge), least)
     return StandIns(columns[stays], columns[~stays], solve(factor(corner), covariance[np.ix_(stays, ~stays)]))
 
 
@@ -120,42 +122,28 @@ def by_channel(channels: Ints) -> Ints | None:
     return columns
 
 
-def tied_covariance(equations: Equations, columns: Ints, *, intercept: bool = True) -> Doubles:
-    """Covariance of channels, (C, C), the mean over their places; ``columns`` (C, P) has a column for each."""
-    n, (channels, places) = equations.rows, columns.shape
+def tied_covariance(equations: Equations, columns: Ints) -> Doubles:
+    """Second moments of channels, (C, C), the mean over their places; ``columns`` (C, P) has a column for each."""
+    channels, places = columns.shape
+    total = np.zeros((channels, channels))
     if isinstance(equations, Normal):
-        mean = equations.gram[-1] / n if intercept else np.zeros(len(equations.gram))
-        parts = (equations.gram[np.ix_(at, at)] / n - np.outer(mean[at], mean[at]) for at in columns.T)
-        return np.asarray(sum(parts, np.zeros((channels, channels))) / places)
-    x = _centred(equations.x, intercept)[:, columns].transpose(1, 0, 2).reshape(channels, -1)
-    return np.asarray((x @ x.T).astype(np.float64) / (n * places))
-
-
-def _covariance(equations: Equations, intercept: bool) -> tuple[Doubles, float, int]:
-    """A matrix with the squares of the covariance, or of its transposed form; its trace; the number of columns."""
-    n = equations.rows
-    if isinstance(equations, Normal):
-        covariance, size = equations.gram / n, len(equations.gram) - int(intercept)
-        if intercept:
-            mean = covariance[-1, :-1].copy()
-            covariance = covariance[:-1, :-1] - np.outer(mean, mean)
+        for at in columns.T:
+            total += equations.gram[np.ix_(at, at)]
     else:
-        x = _centred(equations.x, intercept)
-        covariance, size = (x @ x.T).astype(np.float64) / n, x.shape[1] - int(intercept)
-    return covariance, float(np.trace(covariance)), size
+        for some in even_slices(equations.rows, max(1, _CHUNK // places)):
+            x = equations.x[some][:, columns].transpose(1, 0, 2).reshape(channels, -1)
+            total += x @ x.T
+    return np.asarray(total / (equations.rows * places))
 
 
-def _centred(x: npt.NDArray[np.float32], intercept: bool) -> npt.NDArray[np.float32]:
-    """Rows about their means; the intercept becomes nothing."""
-    return np.asarray(x - x.mean(axis=0)) if intercept else x
-
-
-def _shrinkage(covariance: Doubles, trace: float, columns: int, rows: float) -> float:
+def _shrinkage(covariance: Doubles, columns: int, rows: float) -> float:
     """The ridge for a covariance of so many columns, known by so many rows."""
-    square = float(np.square(covariance).sum())
-    flat = trace * trace / max(columns, 1)
-    if flat <= 0:
+    trace, square = float(np.trace(covariance)), float(np.square(covariance).sum())
+    if trace <= 0:
         return 0.0
-    spread = (rows + 1 - 2 / columns) * (square - flat)
-    share = min(_MOST, ((1 - 2 / columns) * square + trace * trace) / spread) if spread > 0 else _MOST
-    return max(0.0, share) / (1 - max(0.0, share)) * trace / columns
+    most = trace / rows
+    spread = (rows + 1 - 2 / columns) * (square - trace * trace / columns)
+    share = (1 - 2 / columns) * square + trace * trace
+    if spread <= share:  # the identity alone
+        return most
+    return min(most, max(0.0, share) / (spread - share) * trace / columns)

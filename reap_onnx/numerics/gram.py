@@ -70,6 +70,13 @@ class Normal:
             self.rows + other.rows,
         )
 
+    def centred(self) -> Normal:
+        """Return the sums about the means of all columns, without the last one, an intercept: that is eliminated so."""
+        n, mean = self.rows, self.gram[-1, :-1] / self.rows
+        gram = self.gram[:-1, :-1] - np.outer(n * mean, mean)
+        cross = self.cross[:-1] - np.outer(mean, self.total)
+        return Normal(gram, cross, self.square - self.total**2 / n, np.zeros_like(self.total), n)
+
     def of(self, features: slice) -> Normal:
         """Return the sums of some of the features."""
         cross, square, total = self.cross[:, features], self.square[features], self.total[features]
@@ -108,6 +115,11 @@ class Rows:
         if self.x.shape[1:] != other.x.shape[1:] or self.y.shape[1:] != other.y.shape[1:]:
             raise ValueError(f"rows of shape {self.x.shape} and {other.x.shape} cannot be merged")
         return Rows(np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y]))
+
+    def centred(self) -> Rows:
+        """Return the rows about the means of all columns, without the last one, an intercept: that is eliminated so."""
+        x, y = self.x[:, :-1], self.y
+        return Rows(*(part - part.mean(axis=0, dtype=np.float64).astype(np.float32) for part in (x, y)))
 
     def first(self, count: int) -> Rows:
         """Return the first ``count`` rows."""
