@@ -41,12 +41,12 @@ def shrinkage_ridge(equations: Equations, alike: float = 1.0) -> float:
         Absolute, in the units of ``G``; 0 where nothing varies.
     """
     if isinstance(equations, Normal):
-        covariance, columns = equations.gram / equations.rows, len(equations.gram)
+        products, columns = equations.gram, len(equations.gram)
     else:  # of rows the transposed form, which has the same trace and sum of squares
         x, columns = equations.x, equations.x.shape[1]
         with all_cores(x.size * len(x)):
-            covariance = (x @ x.T).astype(np.float64) / equations.rows
-    return _shrinkage(covariance, columns, equations.rows / alike)
+            products = (x @ x.T).astype(np.float64)
+    return _shrinkage(products, columns, equations.rows / alike) / equations.rows
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,9 @@ def tied_covariance(equations: Equations, columns: Ints) -> Doubles:
 
 
 def _shrinkage(covariance: Doubles, columns: int, rows: float) -> float:
-    """The ridge for a covariance of so many columns, known by so many rows."""
-    trace, square = float(np.trace(covariance)), float(np.square(covariance).sum())
+    """The ridge for a covariance of so many columns, known by so many rows; in its unit."""
+    flat = covariance.ravel(order="K")
+    trace, square = float(np.trace(covariance)), float(flat @ flat)
     if trace <= 0:
         return 0.0
     most = trace / rows

@@ -73,7 +73,8 @@ class Normal:
     def centred(self) -> Normal:
         """Return the sums about the means of all columns, without the last one, an intercept: that is eliminated so."""
         n, mean = self.rows, self.gram[-1, :-1] / self.rows
-        gram = self.gram[:-1, :-1] - np.outer(n * mean, mean)
+        gram = np.outer(-n * mean, mean)
+        gram += self.gram[:-1, :-1]
         cross = self.cross[:-1] - np.outer(mean, self.total)
         return Normal(gram, cross, self.square - self.total**2 / n, np.zeros_like(self.total), n)
 
