@@ -53,6 +53,7 @@ from reap_onnx.stats import Checkpoint, Origin, Stats, origin_of, read_stats
 from reap_onnx.version import VERSION
 
 CHECK_SAMPLES = 4
+FEW_SAMPLES = 32  # fewer are worth a warning
 METADATA = "reap_onnx."
 CORRECTIONS = 2  # of widths whose network was measured to be too slow once it was refitted,
 LESS = 0.01  # how much less than in proportion each asks for,
@@ -245,6 +246,9 @@ def measure(given: Given, run: Run, workers: Workers = HERE, checkpoint: Checkpo
     trace, options, method = given.trace, given.options, given.options.method
     prunable, taps = _free(given.groups), _taps(trace, given.groups)
     dataset = given.dataset
+    if len(dataset) < FEW_SAMPLES:
+        told = f"Samples to calibrate on: {len(dataset)}. The result follows them, and may fail on all others"
+        run.notes.append(f"{told}: a few hundred are better, and others than these to compare on (--eval-data).")
     statistics = _statistics(trace, taps, dataset, options, run, workers, checkpoint)
     run.notes += solved_by_rows(trace, statistics)
     with run.stage("error paths", len(prunable)) as advance:

@@ -41,3 +41,10 @@ def test_a_classifier_of_few_rows_does_not_make_its_channels_free() -> None:
     assert summary.comparison.accuracy_pruned > 0.84
     [read] = [group for group in summary.groups if group.name == "/17/Conv"]
     assert read.kept > read.width / 2
+
+
+@pytest.mark.parametrize("samples", [2, 40])
+def test_very_few_samples_are_worth_a_warning(samples: int) -> None:
+    """On its own two samples a network is perfect, and says so."""
+    warnings = [note for note in halved("vgg_cifar10.onnx", samples).notes if "fail on all others" in note]
+    assert len(warnings) == (samples < 32)
