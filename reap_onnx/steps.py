@@ -141,6 +141,10 @@ def read(
             dataset, judged = _hold_out(dataset, options.seed, fixed or 1)
         else:
             judged = dataset
+    if len(dataset) < FEW_SAMPLES:
+        others = ", and others to compare on" if judged is dataset else ""
+        told = f"Samples to calibrate on: {len(dataset)}. The result follows them, and may fail on all others"
+        run.notes.append(f"{told}: a few hundred are better{others}.")
     with run.stage("finding groups"):
         trace = trace_model(source, probe_shapes(specs, dataset), options.frozen)
         groups = find_groups(trace)
@@ -246,9 +250,6 @@ def measure(given: Given, run: Run, workers: Workers = HERE, checkpoint: Checkpo
     trace, options, method = given.trace, given.options, given.options.method
     prunable, taps = _free(given.groups), _taps(trace, given.groups)
     dataset = given.dataset
-    if len(dataset) < FEW_SAMPLES:
-        told = f"Samples to calibrate on: {len(dataset)}. The result follows them, and may fail on all others"
-        run.notes.append(f"{told}: a few hundred are better, and others than these to compare on (--eval-data).")
     statistics = _statistics(trace, taps, dataset, options, run, workers, checkpoint)
     run.notes += solved_by_rows(trace, statistics)
     with run.stage("error paths", len(prunable)) as advance:

@@ -23,8 +23,8 @@ from reap_onnx.runtime.statistics import ENOUGH, Halves, Tap
 
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
 RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0)  # to choose from where rows are few
-ALIKE = 4  # rows of one sample that say as much as one of another
-CAUTION = 10  # ridges that rows call for, at which errors on them are about those on others
+ALIKE = 4  # rows of one sample, or places of one row, that say as much as one of another
+CAUTION = 10  # times the ridge that few rows call for, their errors are about those of others
 SLICE = 16_000_000  # weights of a layer that are refitted at a time: in float64 there are some seven of each
 
 
@@ -56,13 +56,13 @@ def group_problems(
         alive = ~np.isin(labels[block], removed)
         at = np.searchsorted(group.units, labels[block][alive], sorter=order).clip(max=len(order) - 1)
         units = np.where(group.units[order[at]] == labels[block][alive], order[at], -1)
-        about = centred(tap, normal)
-        least = shrinkage_ridge(about, _alike(trace, tap))
-        if isinstance(about, Rows):
-            problems.append(RowProblem(about.x[:, alive], about.y[:, ~features[block]], units, weight, least))
+        own = centred(tap, normal).on(alive)
+        least = shrinkage_ridge(own, _alike(trace, tap))
+        if isinstance(own, Rows):
+            problems.append(RowProblem(own.x, own.y[:, ~features[block]], units, weight, least))
         else:
-            gram, cross = about.gram[np.ix_(alive, alive)], about.cross[alive][:, ~features[block]]
-            problems.append(Problem(gram / about.rows, cross / about.rows, units, weight, least))
+            cross = own.cross[:, ~features[block]]
+            problems.append(Problem(own.gram / own.rows, cross / own.rows, units, weight, least))
     return problems
 
 
@@ -74,7 +74,9 @@ def centred(tap: Tap, normal: Equations) -> Equations:
 def _alike(trace: Trace, tap: Tap) -> float:
     """How many rows of a layer say as much as one: those of one sample are alike."""
     assert tap.layer.geometry is not None
-    return ALIKE if tap.layer.geometry.positions(trace.network.shapes[tap.layer.output]) > 1 else 1
+    shape = trace.network.shapes[tap.layer.output]
+    of_a_sample = tap.layer.geometry.positions(shape) * shape[0] / trace.network.batch
+    return ALIKE if of_a_sample > 1 else 1
 
 
 def _check_rows(tap: Tap, normals: Sequence[Equations]) -> None:
@@ -117,15 +119,17 @@ def refitted(
     seen, new = _seen(target).reshape(blocks, features), np.empty_like(old)
     for block, normal in enumerate(normals):
         keep = ~np.isin(labels[block], removed)
+        about = centred(tap, normal)
         fit = _Fit(
-            normal,
-            keep,
-            tap.intercept,
-            *_known(trace, tap, centred(tap, normal), channels[block], keep[:columns]),
-            rows[block] if rows else None,
-            rounds,
-            halves[block] if halves else None,
-            cautious,
+            normal=normal,
+            keep=keep,
+            intercept=tap.intercept,
+            least=shrinkage_ridge(about.on(keep[:columns]), _alike(trace, tap)),
+            others=_stand_ins(about, channels[block], keep[:columns]),
+            rows=rows[block] if rows else None,
+            rounds=rounds,
+            halves=halves[block] if halves else None,
+            cautious=cautious,
         )
         for some in even_slices(features, SLICE // columns):
             own = old[block][:, some].astype(float)
@@ -141,13 +145,9 @@ def refitted(
     return _constants(layer, target, new, shift.reshape(-1), old_weight)
 
 
-def _known(
-    trace: Trace, tap: Tap, about: Equations, channels: Labels, keep: np.ndarray
-) -> tuple[float, StandIns | None]:
-    """The ridge that the rows call for, absolute; where they are few, what stays in place of what goes."""
-    few = about.rows < ENOUGH * len(channels)
-    others = stand_ins(about, channels, keep, RIDGE, ALIKE) if few else None
-    return shrinkage_ridge(about, _alike(trace, tap)), others
+def _stand_ins(about: Equations, channels: Labels, keep: np.ndarray) -> StandIns | None:
+    """What stays in place of what goes, where rows are too few to leave it to them."""
+    return stand_ins(about, channels, keep, RIDGE, ALIKE) if about.rows < ENOUGH * len(channels) else None
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,11 @@ class Normal:
         cross = self.cross[:-1] - np.outer(mean, self.total)
         return Normal(gram, cross, self.square - self.total**2 / n, np.zeros_like(self.total), n)
 
+    def on(self, columns: npt.NDArray[np.bool_]) -> Normal:
+        """Return the sums of some of the columns, (D,) bool."""
+        gram, cross = self.gram[np.ix_(columns, columns)], self.cross[columns]
+        return Normal(gram, cross, self.square, self.total, self.rows)
+
     def of(self, features: slice) -> Normal:
         """Return the sums of some of the features."""
         cross, square, total = self.cross[:, features], self.square[features], self.total[features]
@@ -125,6 +130,10 @@ class Rows:
     def first(self, count: int) -> Rows:
         """Return the first ``count`` rows."""
         return Rows(self.x[:count], self.y[:count])
+
+    def on(self, columns: npt.NDArray[np.bool_]) -> Rows:
+        """Return the rows on some of the columns, (D,) bool."""
+        return Rows(self.x[:, columns], self.y)
 
     def of(self, features: slice) -> Rows:
         """Return the rows of some of the features."""

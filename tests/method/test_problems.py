@@ -9,8 +9,9 @@ from reap_onnx.data.dataset import Dataset
 from reap_onnx.graph.groups import find_groups
 from reap_onnx.graph.targets import find_target
 from reap_onnx.graph.trace import Trace
-from reap_onnx.method.problems import layers_to_refit, refitted
+from reap_onnx.method.problems import centred, group_problems, layers_to_refit, refitted
 from reap_onnx.method.select import error_paths
+from reap_onnx.numerics.few import shrinkage_ridge
 from reap_onnx.numerics.gram import Rows
 from reap_onnx.runtime.statistics import Tap, collect_dense, normals
 from wiring import read
@@ -62,3 +63,49 @@ def test_with_caution_few_rows_are_missed_as_much_as_others_are() -> None:
     assert missed(rows, cautious=False) < 0.1 * missed(others, cautious=False)
     assert 0.4 < missed(rows, cautious=True) / missed(others, cautious=True) < 1.5
     assert max(missed(others, cautious=False), missed(others, cautious=True)) < 0.05
+
+
+def measured_head(samples: int, places: int, seed: int = 0, folded: bool = False):
+    """40 channels, ReLUs of eight numbers, at so many places, and a product that reads them there."""
+    net = Net()
+    x = net.input("N", 8, places)
+    h = net.op("Relu", net.conv(x, 8, 40, 1))
+    h = net.op("Transpose", h, perm=[0, 2, 1])
+    h = net.op("Reshape", h, np.array([-1, 40])) if folded else h
+    trace = Trace(read(net.model(net.op("MatMul", h, net.noise(40, 5)))))
+    [group] = [group for group in find_groups(trace) if not group.frozen]
+    [layer] = layers_to_refit([group])
+    tap = Tap(layer, find_target(trace, layer))
+    data = Dataset({"x": np.random.default_rng(seed).standard_normal((samples, 8, places)).astype(np.float32)})
+    statistics = normals(collect_dense(trace.network, [tap], data, batch=16, rows=4000, seed=0))
+    return trace, group, tap, statistics[layer.node.index]
+
+
+@pytest.mark.parametrize(("places", "folded", "alike"), [(1, False, 1), (8, False, 4), (8, True, 4)])
+def test_rows_of_one_sample_call_for_a_larger_ridge_than_as_many_samples(places: int, folded: bool, alike: int) -> None:
+    trace, group, tap, equations = measured_head(128 // places, places, folded=folded)
+    assert equations[0].rows == 128
+    [problem] = group_problems(trace, tap, equations, group, np.zeros(0, np.int64))
+    assert problem.least_ridge == pytest.approx(shrinkage_ridge(centred(tap, equations[0]), alike))
+    assert problem.least_ridge > 1e-3 * problem.scale
+
+
+def test_channels_that_are_gone_do_not_count_in_the_ridge_of_others() -> None:
+    trace, group, tap, equations = measured_head(30, 1)
+    gone, stay = group.units[:20], ~np.isin(trace.channels.roots(tap.layer.inputs), group.units[:20])
+    [problem] = group_problems(trace, tap, equations, group, gone)
+    assert problem.least_ridge == pytest.approx(shrinkage_ridge(centred(tap, equations[0]).on(stay)))
+
+
+def test_with_caution_few_rows_of_channels_at_one_place_are_not_met_either() -> None:
+    trace, group, tap, equations = measured_head(30, 1)
+    others = measured_head(400, 1, seed=1)[3]
+    removed = error_paths(trace, [group], {tap.layer.node.index: tap}, {tap.layer.node.index: equations})[0].removed(20)
+
+    def missed(rows, cautious: bool) -> float:
+        new = refitted(trace, tap, equations, removed, cautious=cautious)[tap.layer.weight]
+        x, y = rows[0].gram, rows[0].cross
+        return float(rows[0].square.sum() - 2 * (new * y).sum() + (new * (x @ new)).sum()) / rows[0].rows
+
+    assert missed(equations, cautious=False) < 0.6 * missed(others, cautious=False)
+    assert 0.8 < missed(equations, cautious=True) / missed(others, cautious=True) < 1.2
