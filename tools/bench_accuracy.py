@@ -9,6 +9,12 @@
         --models models/upscale_cifar10.onnx
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
         --macs 0.5 --samples 128 512 4000 --seeds 0
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --macs 0.5 \
+        --models models/alexnet_cifar10.onnx --samples 64 256 1000
+    python tools/bench_accuracy.py run --data package --results accuracy.jsonl --macs 0.5 \
+        --models resnet20_cifar10.onnx --samples 32 128      # and models/vgg_cifar10.onnx --macs 0.3
+    python tools/bench_accuracy.py run --data imagenet_like --results accuracy.jsonl --macs 0.7 \
+        --models squeezenet11_imagenet.onnx --samples 64 128
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet56_cifar10.onnx \
         --macs 0.5 --variants "L1 norm" "L2 norm" best
     python tools/bench_accuracy.py run --data package --results accuracy.jsonl --models resnet20_cifar10.onnx \
