@@ -23,8 +23,9 @@ from reap_onnx.runtime.products import products_on
 from reap_onnx.runtime.stream import Stream
 
 KEPT_ROWS = 24_000  # of one block at most,
-KEPT_NUMBERS = 64_000_000  # and no more numbers than these, 256 MB, nor than a run's memory has room for,
+KEPT_NUMBERS = 80_000_000  # and no more numbers than these, 320 MB, nor than a run's memory has room for,
 KEPT_COST = 16  # bytes for each: itself, put together with those of other batches, without what is gone, a product
+TELLING = 2  # rows for each column, where not all are kept, that tell of the others what an activation hides
 ENOUGH = 16  # rows for each column; with fewer, halves of the samples are told apart, to choose a ridge by
 POSITIONS = 128  # output positions of one sample at most: neighbours say much the same
 
@@ -120,7 +121,9 @@ class Part:
         if isinstance(normal, Rows) and normal.rows >= normal.x.shape[1]:
             normal = normal.sums()  # which the memory has room for: halves of it had room for as many rows
         halves = (self.sums[0], self.sums[1]) if len(self.sums) == 2 and min(s.rows for s in self.sums) else None
-        return Measured(normal, ClippedRows.concatenate(self.rows) if self.rows else None, halves, self.offered)
+        whole = normal.rows == self.offered  # rows that the equations lack would pull a fit where nothing holds it
+        rows = ClippedRows.concatenate(self.rows) if self.rows and whole else None
+        return Measured(normal, rows, halves, self.offered)
 
 
 Parts = dict[int, list[Part]]
@@ -310,7 +313,8 @@ def normals(measured: Mapping[int, Sequence[Measured]]) -> dict[int, list[Equati
 class _Block:
     """Sums of one block of a layer, by halves of the samples where rows are few, and every so many rows themselves.
 
-    No rows where the memory has room for fewer of them than columns: errors counted on so few say nothing of others.
+    No rows where the memory has room for fewer of them than twice the columns, and not for all: what so few say of
+    others is chance, which a fit amplifies.
     """
 
     def __init__(
@@ -322,8 +326,8 @@ class _Block:
         self._sums = [Accumulator(columns, features, tap.intercept, room, multiply) for _ in range(parts)]
         numbers = KEPT_NUMBERS if memory is None else min(KEPT_NUMBERS, memory // KEPT_COST)
         kept = min(KEPT_ROWS, numbers // (columns + 2 * features))
-        self._clip = tap.clip if kept >= min(rows, columns) else None
         self._every, self._seen = max(1, math.ceil(rows / max(kept, 1))), 0
+        self._clip = tap.clip if self._every == 1 or rows / self._every >= TELLING * columns else None
         self._kept: list[ClippedRows] = []
         self._offered = 0
 
