@@ -19,12 +19,12 @@ from reap_onnx.numerics.gram import Equations, Rows
 from reap_onnx.numerics.parallel import even_slices
 from reap_onnx.numerics.path import Problem, RowProblem, ridge_of
 from reap_onnx.numerics.refit import ClippedRows, held_out_ridge, refit, refit_clipped, with_intercept
-from reap_onnx.runtime.statistics import ENOUGH, Halves, Tap
+from reap_onnx.runtime.statistics import ENOUGH, Halves, Tap, rows_of_a_sample
 
 RIDGE = 1e-4  # relative to the mean of the Gram matrix's diagonal
 RIDGES = (RIDGE, 1e-3, 1e-2, 1e-1, 1.0)  # to choose from where rows are few
 ALIKE = 4  # rows of one sample, or places of one row, that say as much as one of another
-CAUTION = 10  # times the ridge that few rows call for, their errors are about those of others
+CAUTION = 10  # with so many times the ridge that they call for, rows are missed about as much as others are
 SLICE = 16_000_000  # weights of a layer that are refitted at a time: in float64 there are some seven of each
 
 
@@ -73,10 +73,7 @@ def centred(tap: Tap, normal: Equations) -> Equations:
 
 def _alike(trace: Trace, tap: Tap) -> float:
     """How many rows of a layer say as much as one: those of one sample are alike."""
-    assert tap.layer.geometry is not None
-    shape = trace.network.shapes[tap.layer.output]
-    of_a_sample = tap.layer.geometry.positions(shape) * shape[0] / trace.network.batch
-    return ALIKE if of_a_sample > 1 else 1
+    return ALIKE if rows_of_a_sample(tap.layer, trace.network) > 1 else 1
 
 
 def _check_rows(tap: Tap, normals: Sequence[Equations]) -> None:
@@ -119,16 +116,16 @@ def refitted(
     seen, new = _seen(target).reshape(blocks, features), np.empty_like(old)
     for block, normal in enumerate(normals):
         keep = ~np.isin(labels[block], removed)
-        about = centred(tap, normal)
+        about, split = centred(tap, normal), halves[block] if halves else None
         fit = _Fit(
             normal=normal,
             keep=keep,
             intercept=tap.intercept,
-            least=shrinkage_ridge(about.on(keep[:columns]), _alike(trace, tap)),
+            ridge=None if split else _ridge(about.on(keep[:columns]), normal.scale, _alike(trace, tap), cautious),
             others=_stand_ins(about, channels[block], keep[:columns]),
             rows=rows[block] if rows else None,
             rounds=rounds,
-            halves=halves[block] if halves else None,
+            halves=split,
             cautious=cautious,
         )
         for some in even_slices(features, SLICE // columns):
@@ -145,6 +142,11 @@ def refitted(
     return _constants(layer, target, new, shift.reshape(-1), old_weight)
 
 
+def _ridge(about: Equations, scale: float, alike: float, cautious: bool) -> float:
+    """The ridge of a refit, absolute: the least that goes, or what the number of rows calls for."""
+    return max(ridge_of(scale, RIDGE), shrinkage_ridge(about, alike) * (CAUTION if cautious else 1))
+
+
 def _stand_ins(about: Equations, channels: Labels, keep: np.ndarray) -> StandIns | None:
     """What stays in place of what goes, where rows are too few to leave it to them."""
     return stand_ins(about, channels, keep, RIDGE, ALIKE) if about.rows < ENOUGH * len(channels) else None
@@ -157,7 +159,7 @@ class _Fit:
     normal: Equations
     keep: np.ndarray
     intercept: bool
-    least: float
+    ridge: float | None  # halves tell it where it is none
     others: StandIns | None
     rows: ClippedRows | None
     rounds: int
@@ -171,19 +173,17 @@ class _Fit:
             prior = self.others.give(prior)
             if self.cautious and normal.rows < len(keep):  # which would be met, whatever they are
                 return with_intercept(normal, keep, prior) if self.intercept else prior[keep]
-        ridge = self._ridge(some, prior)
+        ridge = self._held_out(some, prior) if self.ridge is None else self.ridge
         if self.rows is None:
             return refit(normal, keep, ridge, prior, intercept=self.intercept)
         return refit_clipped(
             normal, keep, ridge, prior, self.rows.of(some), rounds=self.rounds, intercept=self.intercept
         )
 
-    def _ridge(self, some: slice, prior: np.ndarray) -> float:
-        scale = self.normal.scale
-        if self.halves is None or self.cautious:
-            return max(ridge_of(scale, RIDGE), self.least * (CAUTION if self.cautious else 1))
+    def _held_out(self, some: slice, prior: np.ndarray) -> float:
+        assert self.halves is not None
         halves = self.halves[0].of(some), self.halves[1].of(some)
-        ridges = [ridge_of(scale, relative) for relative in RIDGES]
+        ridges = [ridge_of(self.normal.scale, relative) for relative in RIDGES]
         return held_out_ridge(halves, self.keep, ridges, prior, intercept=self.intercept)
 
 

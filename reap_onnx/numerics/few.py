@@ -25,8 +25,7 @@ def shrinkage_ridge(equations: Equations, alike: float = 1.0) -> float:
     ``(1 - a) S + a s I``, with ``s`` the mean of the diagonal of ``S``, has the inverse of ``S + ridge``, but for a
     factor, where ``ridge = a / (1 - a) s``. The share ``a`` is that of the oracle approximating shrinkage (Chen,
     Wiesel, Eldar & Hero, Shrinkage Algorithms for MMSE Covariance Estimation, 2010): some effective rank of ``S`` over
-    the number of rows. The ridge is ``s D / n`` at most, which a covariance
-    that is the identity anyway would exceed by far.
+    the number of rows. The ridge is ``s D / n`` at most, which a covariance that is the identity anyway would exceed.
 
     Parameters
     ----------

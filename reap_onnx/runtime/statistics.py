@@ -294,10 +294,16 @@ def _as_both(tensors: Batch) -> tuple[Batch, Batch]:
 
 
 def samples_needed(taps: Sequence[Tap], network: Network, rows: int, batch: int) -> int:
-    """How many samples, in whole batches, give ``rows`` rows at every tap, ``POSITIONS`` of each at most."""
-    shapes = [(tap.layer.geometry, network.shapes[tap.layer.output]) for tap in taps]
-    each = [min(POSITIONS, g.positions(shape)) * shape[0] / network.batch for g, shape in shapes if g is not None]
+    """How many samples, in whole batches, give ``rows`` rows at every tap."""
+    each = [rows_of_a_sample(tap.layer, network) for tap in taps]
     return batch * max((math.ceil(rows / count / batch) for count in each if count), default=1)
+
+
+def rows_of_a_sample(layer: Layer, network: Network) -> float:
+    """Rows that a sample gives of a layer, ``POSITIONS`` of each of those that a model makes of it at most."""
+    assert layer.geometry is not None
+    shape = network.shapes[layer.output]
+    return min(POSITIONS, layer.geometry.positions(shape)) * shape[0] / network.batch
 
 
 def batch_size(samples: int, batch: int, number: int) -> int:
